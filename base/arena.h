@@ -28,8 +28,8 @@ void arena_release(struct arena *arena);
 /* Frees all objects but keeps the newest piece for reuse if it is no larger than 1 MiB. */
 void arena_reset(struct arena *arena);
 
-/* `bytes` bytes, aligned to 16, not zeroed (arena_zalloc: zeroed), valid until reset or release; NULL when out of
- * memory or over bytes_max. */
+/* `bytes` bytes, aligned to 16, not zeroed (arena_zalloc: zeroed), valid until reset or release; NULL when
+ * out of memory or over bytes_max. */
 void *arena_alloc(struct arena *arena, size_t bytes);
 void *arena_zalloc(struct arena *arena, size_t bytes);
 

@@ -16,7 +16,8 @@ int sample_columns_reserve(struct sample_columns *columns, size_t more) {
         capacity = columns->count + more;
     if (capacity < COLUMNS_CAPACITY_MIN)
         capacity = COLUMNS_CAPACITY_MIN;
-    /* capacity is raised only when all three have grown; a column that grew alone is merely larger than needed */
+    /* capacity is raised only when all three have grown; a column that grew alone is merely larger than
+     * needed */
     int64_t *times = mem_realloc(columns->times_ms, capacity * sizeof *times);
     if (times == NULL)
         return STATUS_NO_MEMORY;

@@ -41,8 +41,8 @@ struct write_batch {
     uint64_t metadata_count;
 };
 
-/* Columns of one series' samples, ascending in time: what storage hands to queries. Memory is the holder's: zero it first,
- * reuse it, and end with sample_columns_release. */
+/* Columns of one series' samples, ascending in time: what storage hands to queries. Memory is the holder's:
+ * zero it first, reuse it, and end with sample_columns_release. */
 struct sample_columns {
     int64_t *times_ms;
     double *values;

@@ -14,7 +14,8 @@
 /* Go 'f', -1: never an exponent. Scalars, expression printing, count_values. */
 size_t float_text_fixed(double v, char *out);
 
-/* JSON sample values: as fixed, but with an exponent where |v| < 1e-6 (not 0) or >= 1e21: "1e-07", "1e+21". */
+/* JSON sample values: as fixed, but with an exponent where |v| < 1e-6 (not 0) or >= 1e21: "1e-07", "1e+21".
+ */
 size_t float_text_json(double v, char *out);
 
 /* Go 'g', -1, as in exposition text and %v: exponent where it is < -4 or >= 21. */
@@ -24,8 +25,8 @@ size_t float_text_go(double v, char *out);
  * many. */
 size_t float_digits(double v, char *digits, int *point);
 
-/* Unix milliseconds as Prometheus' JSON prints them: seconds, with exactly three decimals if the fraction is not 0 ("12",
- * "12.005", "-0.001"). At most 24 bytes. */
+/* Unix milliseconds as Prometheus' JSON prints them: seconds, with exactly three decimals if the fraction is
+ * not 0 ("12", "12.005", "-0.001"). At most 24 bytes. */
 size_t time_text_json(long long time_ms, char *out);
 
 #endif

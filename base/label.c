@@ -193,7 +193,8 @@ bool label_name_is_legacy(struct slice name, bool metric) {
 }
 
 /* Control characters and the like, which Go's %q spells as escapes. Of the code points beyond ASCII only
- * those that no font shows are covered: C1 controls, separators, surrogate-free specials, unassigned noncharacters. */
+ * those that no font shows are covered: C1 controls, separators, surrogate-free specials, unassigned
+ * noncharacters. */
 static bool code_point_is_printable(uint32_t c) {
     if (c < 0x20 || c == 0x7f)
         return false;

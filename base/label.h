@@ -54,9 +54,9 @@ uint8_t *label_bytes_write(uint8_t *p, struct slice name, struct slice value);
 /* Appends one label to a buf (see buf.h for failure). */
 void label_bytes_append(struct buf *buf, struct slice name, struct slice value);
 
-/* Takes the first label off well-formed `rest` and moves it behind. Returns false at the end, and also, with `rest`
- * unmoved (rest->len > 0), where the bytes are not well-formed. The label borrows from `rest`. `whole`, if
- * not NULL, gets the label's own bytes, from its 0A on. */
+/* Takes the first label off well-formed `rest` and moves it behind. Returns false at the end, and also, with
+ * `rest` unmoved (rest->len > 0), where the bytes are not well-formed. The label borrows from `rest`.
+ * `whole`, if not NULL, gets the label's own bytes, from its 0A on. */
 bool label_next(struct slice *rest, struct label *label, struct slice *whole);
 
 bool label_bytes_well_formed(struct slice labels);
@@ -70,8 +70,8 @@ struct label_limits {
     size_t count_max;
 };
 
-/* Makes well-formed `labels` canonical: sorts, drops labels with an empty value, checks the rest. `*canonical`
- * is `labels` itself when nothing had to change, else a copy in `arena`. Needs a metric name.
+/* Makes well-formed `labels` canonical: sorts, drops labels with an empty value, checks the rest.
+ * `*canonical` is `labels` itself when nothing had to change, else a copy in `arena`. Needs a metric name.
  * Returns STATUS_OK with *fault_out == LABEL_FAULT_NONE and *canonical set; STATUS_OK with another fault and
  * *canonical untouched; STATUS_NO_MEMORY. */
 int label_bytes_canonicalise(struct slice labels, const struct label_limits *limits, struct arena *arena,

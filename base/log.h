@@ -2,8 +2,8 @@
  *
  *     log_info("log segment opened", LOG_U64("segment", n), LOG_STR("path", path));
  *
- * A line is one write(2), so lines of several threads do not mix; it may block if the terminal does. Lines longer than
- * log_message_bytes_max are cut. Safe from any thread, not from a signal handler. */
+ * A line is one write(2), so lines of several threads do not mix; it may block if the terminal does. Lines
+ * longer than 4 KiB are cut. Safe from any thread, not from a signal handler. */
 #ifndef TIDALITE_BASE_LOG_H
 #define TIDALITE_BASE_LOG_H
 

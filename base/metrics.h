@@ -8,8 +8,8 @@
 #include "base/buf.h"
 
 enum metric_id {
-#define COUNTER(id, name, labels, help) METRIC_##id,
-#define GAUGE(id, name, labels, help) METRIC_##id,
+#define COUNTER(id, name, labels, help)   METRIC_##id,
+#define GAUGE(id, name, labels, help)     METRIC_##id,
 #define HISTOGRAM(id, name, labels, help) METRIC_##id,
 #include "base/metrics.def"
 #undef COUNTER
@@ -31,7 +31,8 @@ void metric_observe_ns(enum metric_id id, uint64_t ns);
 void metrics_reset(void);
 
 /* Appends all of them as Prometheus text exposition (version 0.0.4), process_* included
- * (process_resident_memory_bytes, process_cpu_seconds_total, process_open_fds, process_start_time_seconds). */
+ * (process_resident_memory_bytes, process_cpu_seconds_total, process_open_fds, process_start_time_seconds).
+ */
 void metrics_print(struct buf *buf);
 
 #endif

@@ -1,6 +1,6 @@
 /* mutation.h: deliberate faults, to show that the tests would find them. A build with
- * -DTIDALITE_MUTATION=MUTATION_ACK_BEFORE_SYNC (and so on) makes exactly one MUTATED(...) true; in every other
- * build all are the constant 0. tests/mutation runs them. */
+ * -DTIDALITE_MUTATION=MUTATION_ACK_BEFORE_SYNC (and so on) makes exactly one MUTATED(...) true; in every
+ * other build all are the constant 0. tests/mutation runs them. */
 #ifndef TIDALITE_BASE_MUTATION_H
 #define TIDALITE_BASE_MUTATION_H
 

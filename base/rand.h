@@ -1,5 +1,5 @@
-/* rand.h: seeded pseudo-random numbers (xoshiro256**, Blackman and Vigna 2018, seeded by splitmix64), for tests, salts
- * and jitter; not for secrets. The same seed gives the same numbers everywhere. */
+/* rand.h: seeded pseudo-random numbers (xoshiro256**, Blackman and Vigna 2018, seeded by splitmix64), for
+ * tests, salts and jitter; not for secrets. The same seed gives the same numbers everywhere. */
 #ifndef TIDALITE_BASE_RAND_H
 #define TIDALITE_BASE_RAND_H
 

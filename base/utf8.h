@@ -10,8 +10,8 @@
 
 bool utf8_valid(struct slice s);
 
-/* Decodes the code point at p (p < end) into *code_point and returns its length in bytes; 0 when the bytes there are not
- * valid UTF-8. */
+/* Decodes the code point at p (p < end) into *code_point and returns its length in bytes; 0 when the bytes
+ * there are not valid UTF-8. */
 size_t utf8_decode(const uint8_t *p, const uint8_t *end, uint32_t *code_point);
 
 /* Writes the code point (valid, not a surrogate) at p, which has room for 4 bytes; returns the length. */
