@@ -1,0 +1,704 @@
+/* rw-load: sends the standard load (docs/performance.md) as Prometheus remote write 1.0 and reports how fast
+ * it was acknowledged.
+ *
+ * All requests of a window are made, compressed and framed before its clock starts; the window is the whole
+ * run if that fits --memory-max. One thread a connection, keep-alive, one request in flight each. A batch of
+ * series always travels on the same connection, so that the samples of a series arrive in order. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <snappy-c.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/bytes.h"
+
+#define NAME_COUNT        10
+#define HEAD_BYTES_MAX    512
+#define REPLY_BYTES_MAX   65536
+#define STATUS_COUNT      600
+#define CONNECTIONS_MAX   256
+#define LABEL_BYTES_MAX   512
+#define SAMPLE_BYTES_MAX  (1 + VARINT_BYTES_MAX + 1 + 8 + 1 + VARINT_BYTES_MAX)
+#define SERIES_BYTES_MAX  (LABEL_BYTES_MAX + SAMPLE_BYTES_MAX + 1 + VARINT_BYTES_MAX)
+#define REASONS_PRINT_MAX 5
+
+enum value_kind { COUNTER_INTEGER, COUNTER_FLOAT, GAUGE, CONSTANT };
+
+/* The ten metrics: 40 % integer counters, 10 % float counters, 40 % gauges, 10 % constant. Two are buckets.
+ */
+static const struct {
+    const char *name;
+    enum value_kind kind;
+    bool has_le;
+} metrics[NAME_COUNT] = {
+    {"node_network_receive_packets_total", COUNTER_INTEGER, false},
+    {"node_memory_available_bytes", GAUGE, false},
+    {"node_load_average_one_minute", GAUGE, false},
+    {"node_cpu_seconds_total", COUNTER_FLOAT, false},
+    {"node_hwmon_temperature_celsius", GAUGE, false},
+    {"model_request_duration_seconds_bucket", COUNTER_INTEGER, true},
+    {"model_gpu_utilization_percent", GAUGE, false},
+    {"model_server_build_info", CONSTANT, false},
+    {"model_token_latency_seconds_bucket", COUNTER_INTEGER, true},
+    {"model_requests_total", COUNTER_INTEGER, false},
+};
+static const char *const le_values[12] = {"0.005", "0.01", "0.025", "0.05", "0.1", "0.25",
+                                          "0.5",   "1",    "2.5",   "5",    "10",  "+Inf"};
+
+struct options {
+    char host[256];
+    char port[16];
+    char path[512];
+    uint64_t series;
+    uint64_t rounds;
+    uint64_t batch;
+    uint64_t connections;
+    double churn; /* share of the series replaced by new ones each round */
+    int64_t start_ms;
+    uint64_t step_ms;
+    uint64_t seed;
+    uint64_t memory_max;
+    bool json;
+    bool dry_run;
+};
+
+struct series_state {
+    double value;
+    uint32_t generation; /* how often churn has replaced it */
+};
+
+struct request {
+    uint8_t *data; /* HTTP head and body */
+    size_t len;
+    uint32_t samples;
+};
+
+struct connection {
+    const struct options *options;
+    const struct request *requests; /* of the window */
+    size_t request_count;
+    size_t first; /* takes requests first, first + stride, … */
+    uint64_t *latencies_ns;
+    size_t latency_count;
+    uint64_t samples_acked;
+    uint64_t by_status[STATUS_COUNT]; /* 0: no answer */
+    int fd;
+    char reason[256]; /* the last refusal's body */
+    size_t reply_len;
+    char reply[REPLY_BYTES_MAX + 1];
+};
+
+static _Noreturn void fail(const char *what, const char *why) {
+    fprintf(stderr, "rw-load: %s: %s\n", what, why);
+    exit(1);
+}
+
+static void *must_alloc(size_t bytes) {
+    void *p = mem_zalloc(bytes);
+    if (p == NULL)
+        fail("memory", "not enough; use fewer series or a smaller --memory-max");
+    return p;
+}
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* SplitMix64 (Steele, Lea, Flood 2014): also as a hash of a number. */
+static uint64_t mix(uint64_t x) {
+    x += UINT64_C(0x9e3779b97f4a7c15);
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return x ^ (x >> 31);
+}
+
+/* Uniform in [0, 1), a function of seed, series and round: a run can be made again. */
+static double uniform(uint64_t seed, uint64_t series, uint64_t round) {
+    return (double)(mix(mix(seed + series) + round) >> 11) * 0x1p-53;
+}
+
+static uint8_t *label_put(uint8_t *p, const char *name, const char *value) {
+    size_t name_len = strlen(name);
+    size_t value_len = strlen(value);
+    size_t inner = 1 + varint_len(name_len) + name_len + 1 + varint_len(value_len) + value_len;
+    *p++ = 0x0a;
+    p = varint_write(p, inner);
+    *p++ = 0x0a;
+    p = varint_write(p, name_len);
+    memcpy(p, name, name_len);
+    p += name_len;
+    *p++ = 0x12;
+    p = varint_write(p, value_len);
+    memcpy(p, value, value_len);
+    return p + value_len;
+}
+
+/* The labels of series i in byte order of their names; returns their length. */
+static size_t labels_put(uint8_t *out, const struct options *options, uint64_t i, uint32_t generation) {
+    unsigned name = (unsigned)(i % NAME_COUNT);
+    uint64_t target = i / NAME_COUNT;
+    uint64_t h = mix(options->seed ^ target);
+    char text[64];
+    uint8_t *p = label_put(out, "__name__", metrics[name].name);
+    snprintf(text, sizeof text, "eu-central-1%c", 'a' + (char)(h % 4));
+    p = label_put(p, "az", text);
+    snprintf(text, sizeof text, "cluster-%02u", (unsigned)(h / 4 % 8));
+    p = label_put(p, "cluster", text);
+    snprintf(text, sizeof text, "10.%u.%u.%u:9100", (unsigned)(target >> 16 & 255),
+             (unsigned)(target >> 8 & 255), (unsigned)(target & 255));
+    p = label_put(p, "instance", text);
+    p = label_put(p, "job", name < 5 ? "node-exporter" : "model-server");
+    if (metrics[name].has_le)
+        p = label_put(p, "le", le_values[target % 12]);
+    /* Unique: multiplication by an odd number permutes the 44-bit numbers. */
+    uint64_t unique = i + (uint64_t)generation * options->series;
+    snprintf(text, sizeof text, "pod-%011" PRIx64,
+             unique * UINT64_C(0x9e3779b97f4a7c15) & UINT64_C(0xfffffffffff));
+    p = label_put(p, "pod", text);
+    snprintf(text, sizeof text, "team-%02u", (unsigned)(h / 32 % 20));
+    p = label_put(p, "team", text);
+    return (size_t)(p - out);
+}
+
+static double floor_of(double v) {
+    double whole = (double)(int64_t)v;
+    return whole > v ? whole - 1 : whole;
+}
+
+static void series_step(struct series_state *state, const struct options *options, uint64_t i,
+                        uint64_t round) {
+    double u = uniform(options->seed, i, round + 1);
+    if (round == 0) {
+        state->value = floor_of(uniform(options->seed, i, 0) * 1e6);
+        return;
+    }
+    switch (metrics[i % NAME_COUNT].kind) {
+    case COUNTER_INTEGER:
+        state->value += floor_of(u * 1000);
+        break;
+    case COUNTER_FLOAT:
+        state->value += floor_of(u * 1500) / 100;
+        break;
+    case GAUGE:
+        state->value += floor_of((u - 0.5) * 2000) / 100;
+        break;
+    case CONSTANT:
+        break;
+    }
+    /* Churn: a rotating share of the series ends and a new pod takes its place. */
+    uint64_t gone = (uint64_t)(options->churn * (double)options->series);
+    if (gone > 0 && (i + options->series - round * gone % options->series) % options->series < gone)
+        state->generation++;
+}
+
+/* One TimeSeries of the WriteRequest. */
+static uint8_t *series_put(uint8_t *p, const struct options *options, struct series_state *state, uint64_t i,
+                           uint64_t round) {
+    uint8_t labels[LABEL_BYTES_MAX];
+    size_t labels_len = labels_put(labels, options, i, state->generation);
+    uint8_t sample[SAMPLE_BYTES_MAX];
+    uint8_t *s = sample;
+    int64_t time_ms = options->start_ms + (int64_t)(round * options->step_ms) + (int64_t)(i % 97);
+    *s++ = 0x09; /* double value = 1 */
+    store_u64(s, double_bits(state->value));
+    s += 8;
+    *s++ = 0x10; /* int64 timestamp = 2 */
+    s = varint_write(s, (uint64_t)time_ms);
+    size_t sample_len = (size_t)(s - sample);
+    *p++ = 0x0a; /* repeated TimeSeries timeseries = 1 */
+    p = varint_write(p, labels_len + 1 + varint_len(sample_len) + sample_len);
+    memcpy(p, labels, labels_len);
+    p += labels_len;
+    *p++ = 0x12; /* repeated Sample samples = 2 */
+    p = varint_write(p, sample_len);
+    memcpy(p, sample, sample_len);
+    return p + sample_len;
+}
+
+struct builder {
+    uint8_t *raw;
+    char *packed;
+    size_t packed_max;
+    uint64_t raw_bytes; /* totals of the run */
+    uint64_t body_bytes;
+};
+
+static void request_build(struct builder *builder, const struct options *options, struct series_state *states,
+                          uint64_t round, uint64_t first, uint64_t count, struct request *out) {
+    uint8_t *p = builder->raw;
+    for (uint64_t i = first; i < first + count; i++) {
+        series_step(&states[i], options, i, round);
+        p = series_put(p, options, &states[i], i, round);
+    }
+    size_t raw_len = (size_t)(p - builder->raw);
+    size_t packed_len = builder->packed_max;
+    if (snappy_compress((const char *)builder->raw, raw_len, builder->packed, &packed_len) != SNAPPY_OK)
+        fail("snappy", "cannot compress");
+    char head[HEAD_BYTES_MAX + sizeof options->path + sizeof options->host];
+    int head_len = snprintf(head, sizeof head,
+                            "POST %s HTTP/1.1\r\nHost: %s:%s\r\nContent-Type: application/x-protobuf\r\n"
+                            "Content-Encoding: snappy\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\n"
+                            "User-Agent: rw-load\r\nContent-Length: %zu\r\n\r\n",
+                            options->path, options->host, options->port, packed_len);
+    out->len = (size_t)head_len + packed_len;
+    out->data = must_alloc(out->len);
+    memcpy(out->data, head, (size_t)head_len);
+    memcpy(out->data + head_len, builder->packed, packed_len);
+    out->samples = (uint32_t)count;
+    builder->raw_bytes += raw_len;
+    builder->body_bytes += packed_len;
+}
+
+static int connect_to(const struct options *options) {
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *list = NULL;
+    int code = getaddrinfo(options->host, options->port, &hints, &list);
+    if (code != 0)
+        fail(options->host, gai_strerror(code));
+    int fd = -1;
+    int error = 0;
+    for (struct addrinfo *a = list; a != NULL && fd < 0; a = a->ai_next) {
+        fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
+        if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) != 0) {
+            error = errno;
+            close(fd);
+            fd = -1;
+        }
+    }
+    freeaddrinfo(list);
+    if (fd < 0)
+        fail("cannot connect", strerror(error));
+    int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return fd;
+}
+
+static bool send_all(int fd, const uint8_t *data, size_t len) {
+    while (len > 0) {
+        ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        data += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+/* Reads one response; returns its status, or 0 if the connection broke. Keeps what came behind it. */
+static int reply_read(struct connection *c) {
+    char *end = NULL;
+    while ((c->reply[c->reply_len] = '\0', end = strstr(c->reply, "\r\n\r\n")) == NULL) {
+        ssize_t n = recv(c->fd, c->reply + c->reply_len, REPLY_BYTES_MAX - c->reply_len, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return 0;
+        c->reply_len += (size_t)n;
+    }
+    int status = 0;
+    if (strncmp(c->reply, "HTTP/1.", 7) == 0)
+        status = (int)strtol(c->reply + 9, NULL, 10);
+    if (status < 100 || status >= STATUS_COUNT)
+        return 0;
+    size_t head_len = (size_t)(end - c->reply) + 4;
+    *end = '\0';
+    size_t body_len = 0;
+    bool known = status == 204 || status == 304;
+    const char *header = strcasestr(c->reply, "\r\ncontent-length:");
+    if (header != NULL) {
+        body_len = strtoul(header + 17, NULL, 10);
+        known = true;
+    }
+    if (head_len + body_len > REPLY_BYTES_MAX)
+        return 0;
+    while (c->reply_len < head_len + body_len) {
+        ssize_t n = recv(c->fd, c->reply + c->reply_len, REPLY_BYTES_MAX - c->reply_len, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return 0;
+        c->reply_len += (size_t)n;
+    }
+    if (status >= 300)
+        snprintf(c->reason, sizeof c->reason, "%d %.*s", status, (int)(body_len > 200 ? 200 : body_len),
+                 c->reply + head_len);
+    if (!known) { /* a body of unknown length: start afresh */
+        close(c->fd);
+        c->fd = -1;
+        c->reply_len = 0;
+        return status;
+    }
+    c->reply_len -= head_len + body_len;
+    memmove(c->reply, c->reply + head_len + body_len, c->reply_len);
+    return status;
+}
+
+static void *connection_run(void *context) {
+    struct connection *c = context;
+    for (size_t i = c->first; i < c->request_count; i += c->options->connections) {
+        const struct request *request = &c->requests[i];
+        if (request->data == NULL)
+            continue; /* fills a round's last row, so that a batch keeps its connection */
+        if (c->fd < 0)
+            c->fd = connect_to(c->options);
+        uint64_t began = now_ns();
+        int status = send_all(c->fd, request->data, request->len) ? reply_read(c) : 0;
+        c->latencies_ns[c->latency_count++] = now_ns() - began;
+        c->by_status[status]++;
+        if (status >= 200 && status < 300)
+            c->samples_acked += request->samples;
+        if (status == 0 && c->fd >= 0) {
+            close(c->fd);
+            c->fd = -1;
+            c->reply_len = 0;
+        }
+    }
+    return NULL;
+}
+
+static int compare_u64(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void usage(FILE *out) {
+    fputs(
+        "usage: rw-load --url HOST:PORT[/PATH] [options]\n"
+        "Sends the standard load as Prometheus remote write and reports how fast it was acknowledged.\n"
+        "  --url URL           where to; the path defaults to /api/v1/write\n"
+        "  --series N          how many series (100000)\n"
+        "  --rounds N          samples a series, also --samples-per-series (10)\n"
+        "  --batch N           samples a request (2000)\n"
+        "  --connections N     (4)\n"
+        "  --churn SHARE       share of the series replaced each round, 0 to 1 (0)\n"
+        "  --start-time T      Unix seconds of the first round (now - rounds * step)\n"
+        "  --step-seconds S    between rounds' time stamps (15)\n"
+        "  --seed N            (1)\n"
+        "  --memory-max BYTES  of requests made ahead; more are made in windows, the clock stopped (8 GiB)\n"
+        "  --json              one JSON object on stdout\n"
+        "  --dry-run           makes the requests, sends nothing\n"
+        "Exit status: 0 if every request was acknowledged, 1 otherwise.\n",
+        out);
+}
+
+static uint64_t number_of(const char *flag, const char *text, uint64_t min, uint64_t max) {
+    char *end = NULL;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || v < min || v > max) {
+        fprintf(stderr, "rw-load: %s: \"%s\" is not a number from %" PRIu64 " to %" PRIu64 "\n", flag, text,
+                min, max);
+        exit(2);
+    }
+    return v;
+}
+
+static double real_of(const char *flag, const char *text, double min, double max) {
+    char *end = NULL;
+    double v = strtod(text, &end);
+    if (end == text || *end != '\0' || !(v >= min && v <= max)) {
+        fprintf(stderr, "rw-load: %s: \"%s\" is not a number from %g to %g\n", flag, text, min, max);
+        exit(2);
+    }
+    return v;
+}
+
+static bool url_parse(const char *url, struct options *options) {
+    if (strncmp(url, "http://", 7) == 0)
+        url += 7;
+    size_t host_len = strcspn(url, ":/");
+    if (host_len == 0 || host_len >= sizeof options->host || url[host_len] != ':')
+        return false;
+    memcpy(options->host, url, host_len);
+    options->host[host_len] = '\0';
+    url += host_len + 1;
+    size_t port_len = strcspn(url, "/");
+    if (port_len == 0 || port_len >= sizeof options->port)
+        return false;
+    memcpy(options->port, url, port_len);
+    options->port[port_len] = '\0';
+    url += port_len;
+    int n = snprintf(options->path, sizeof options->path, "%s",
+                     *url == '\0' || strcmp(url, "/") == 0 ? "/api/v1/write" : url);
+    return n > 0 && (size_t)n < sizeof options->path;
+}
+
+static void options_parse(int argc, char **argv, struct options *o) {
+    static const struct option flags[] = {{"url", required_argument, NULL, 'u'},
+                                          {"series", required_argument, NULL, 's'},
+                                          {"rounds", required_argument, NULL, 'r'},
+                                          {"samples-per-series", required_argument, NULL, 'r'},
+                                          {"batch", required_argument, NULL, 'b'},
+                                          {"connections", required_argument, NULL, 'c'},
+                                          {"churn", required_argument, NULL, 'x'},
+                                          {"start-time", required_argument, NULL, 't'},
+                                          {"step-seconds", required_argument, NULL, 'p'},
+                                          {"seed", required_argument, NULL, 'e'},
+                                          {"memory-max", required_argument, NULL, 'm'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"dry-run", no_argument, NULL, 'n'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    *o = (struct options){.series = 100000,
+                          .rounds = 10,
+                          .batch = 2000,
+                          .connections = 4,
+                          .step_ms = 15000,
+                          .seed = 1,
+                          .memory_max = UINT64_C(8) << 30,
+                          .start_ms = -1};
+    bool has_url = false;
+    int flag;
+    while ((flag = getopt_long(argc, argv, "", flags, NULL)) != -1) {
+        switch (flag) {
+        case 'u':
+            has_url = url_parse(optarg, o);
+            if (!has_url) {
+                fprintf(stderr, "rw-load: --url: \"%s\" is not HOST:PORT[/PATH]\n", optarg);
+                exit(2);
+            }
+            break;
+        case 's':
+            o->series = number_of("--series", optarg, 1, 100000000);
+            break;
+        case 'r':
+            o->rounds = number_of("--rounds", optarg, 1, 10000000);
+            break;
+        case 'b':
+            o->batch = number_of("--batch", optarg, 1, 1000000);
+            break;
+        case 'c':
+            o->connections = number_of("--connections", optarg, 1, CONNECTIONS_MAX);
+            break;
+        case 'x':
+            o->churn = real_of("--churn", optarg, 0, 1);
+            break;
+        case 't':
+            o->start_ms = (int64_t)(real_of("--start-time", optarg, 0, 1e11) * 1000);
+            break;
+        case 'p':
+            o->step_ms = (uint64_t)(real_of("--step-seconds", optarg, 0.001, 1e6) * 1000);
+            break;
+        case 'e':
+            o->seed = number_of("--seed", optarg, 0, UINT64_MAX);
+            break;
+        case 'm':
+            o->memory_max = number_of("--memory-max", optarg, 1 << 20, UINT64_MAX);
+            break;
+        case 'j':
+            o->json = true;
+            break;
+        case 'n':
+            o->dry_run = true;
+            break;
+        case 'h':
+            usage(stdout);
+            exit(0);
+        default:
+            usage(stderr);
+            exit(2);
+        }
+    }
+    if (optind != argc || (!has_url && !o->dry_run)) {
+        usage(stderr);
+        exit(2);
+    }
+    if (o->start_ms < 0) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        o->start_ms = (int64_t)t.tv_sec * 1000 - (int64_t)(o->rounds * o->step_ms);
+    }
+}
+
+/* Sends the window on all connections at once; returns how long it took. */
+static uint64_t window_send(struct connection *connections, const struct options *options,
+                            const struct request *requests, size_t count) {
+    pthread_t threads[CONNECTIONS_MAX];
+    uint64_t began = now_ns();
+    for (size_t i = 0; i < options->connections; i++) {
+        connections[i].requests = requests;
+        connections[i].request_count = count;
+        if (pthread_create(&threads[i], NULL, connection_run, &connections[i]) != 0)
+            fail("thread", strerror(errno));
+    }
+    for (size_t i = 0; i < options->connections; i++)
+        pthread_join(threads[i], NULL);
+    return now_ns() - began;
+}
+
+struct report {
+    uint64_t requests;
+    uint64_t samples;
+    uint64_t samples_acked;
+    uint64_t by_status[STATUS_COUNT];
+    uint64_t raw_bytes;
+    uint64_t body_bytes;
+    double seconds;
+    double latency_ms[5]; /* p50, p90, p99, p99.9, max */
+};
+
+static void report_print(const struct report *r, const struct options *o) {
+    static const char *const names[5] = {"p50", "p90", "p99", "p999", "max"};
+    double rate = r->seconds > 0 ? (double)r->samples_acked / r->seconds : 0;
+    if (o->json) {
+        printf("{\"series\":%" PRIu64 ",\"rounds\":%" PRIu64 ",\"requests\":%" PRIu64 ",\"samples\":%" PRIu64
+               ",\"samples_acked\":%" PRIu64
+               ",\"seconds\":%.6f,\"samples_per_second\":%.0f,\"raw_bytes\":%" PRIu64
+               ",\"body_bytes\":%" PRIu64 ",\"start_ms\":%" PRId64 ",\"end_ms\":%" PRId64 ",\"status\":{",
+               o->series, o->rounds, r->requests, r->samples, r->samples_acked, r->seconds, rate,
+               r->raw_bytes, r->body_bytes, o->start_ms,
+               o->start_ms + (int64_t)((o->rounds - 1) * o->step_ms) + 96);
+        const char *comma = "";
+        for (int i = 0; i < STATUS_COUNT; i++) {
+            if (r->by_status[i] == 0)
+                continue;
+            printf("%s\"%d\":%" PRIu64, comma, i, r->by_status[i]);
+            comma = ",";
+        }
+        printf("},\"latency_ms\":{");
+        for (int i = 0; i < 5; i++)
+            printf("%s\"%s\":%.3f", i > 0 ? "," : "", names[i], r->latency_ms[i]);
+        printf("}}\n");
+        return;
+    }
+    printf("%" PRIu64 " samples in %" PRIu64 " requests, %.1f bytes a sample before snappy, %.1f after\n",
+           r->samples, r->requests, (double)r->raw_bytes / (double)r->samples,
+           (double)r->body_bytes / (double)r->samples);
+    if (o->dry_run)
+        return;
+    printf("%" PRIu64 " samples acknowledged in %.3f s: %.0f samples/s\n", r->samples_acked, r->seconds,
+           rate);
+    printf("latency ms:");
+    for (int i = 0; i < 5; i++)
+        printf(" %s %.3f", names[i], r->latency_ms[i]);
+    printf("\nanswers:");
+    for (int i = 0; i < STATUS_COUNT; i++) {
+        if (r->by_status[i] == 0)
+            continue;
+        if (i == 0)
+            printf(" none: %" PRIu64, r->by_status[i]);
+        else
+            printf(" %d: %" PRIu64, i, r->by_status[i]);
+    }
+    printf("\n");
+}
+
+int main(int argc, char **argv) {
+    struct options options;
+    options_parse(argc, argv, &options);
+    signal(SIGPIPE, SIG_IGN);
+
+    struct series_state *states = must_alloc(sizeof *states * options.series);
+    uint64_t batches = (options.series + options.batch - 1) / options.batch;
+    uint64_t batch_bytes = options.batch * SERIES_BYTES_MAX;
+    struct builder builder = {.raw = must_alloc(batch_bytes),
+                              .packed_max = snappy_max_compressed_length(batch_bytes)};
+    builder.packed = must_alloc(builder.packed_max);
+    /* A batch must go to the same connection in each round, wherever a round begins in the window's list. */
+    uint64_t slots = (batches + options.connections - 1) / options.connections * options.connections;
+    uint64_t total = batches * options.rounds;
+
+    struct connection *connections = must_alloc(sizeof *connections * options.connections);
+    for (size_t i = 0; i < options.connections; i++) {
+        connections[i].options = &options;
+        connections[i].first = i;
+        connections[i].fd = -1;
+        connections[i].latencies_ns = must_alloc(sizeof(uint64_t) * ((size_t)(slots * options.rounds) + 1));
+        if (!options.dry_run)
+            connections[i].fd = connect_to(&options);
+    }
+
+    struct report report = {0};
+    uint64_t spent_ns = 0;
+    struct request *window = NULL;
+    uint64_t round = 0;
+    while (round < options.rounds) {
+        /* As many whole rounds as fit; at least one. */
+        size_t count = 0;
+        uint64_t bytes = 0;
+        uint64_t first_round = round;
+        do {
+            struct request *more = mem_realloc(window, sizeof *window * (count + (size_t)slots));
+            if (more == NULL)
+                fail("memory", "not enough");
+            window = more;
+            for (uint64_t b = 0; b < slots; b++, count++) {
+                window[count] = (struct request){0};
+                if (b >= batches)
+                    continue;
+                uint64_t first = b * options.batch;
+                uint64_t n = options.series - first < options.batch ? options.series - first : options.batch;
+                request_build(&builder, &options, states, round, first, n, &window[count]);
+                bytes += window[count].len;
+                report.samples += n;
+            }
+            round++;
+        } while (round < options.rounds && bytes + bytes / (round - first_round) <= options.memory_max &&
+                 !options.dry_run);
+        if (!options.dry_run)
+            spent_ns += window_send(connections, &options, window, count);
+        for (size_t i = 0; i < count; i++)
+            mem_free(window[i].data);
+    }
+
+    uint64_t *all = must_alloc(sizeof(uint64_t) * ((size_t)total + 1));
+    size_t all_count = 0;
+    bool good = true;
+    for (size_t i = 0; i < options.connections; i++) {
+        struct connection *c = &connections[i];
+        memcpy(all + all_count, c->latencies_ns, sizeof(uint64_t) * c->latency_count);
+        all_count += c->latency_count;
+        report.samples_acked += c->samples_acked;
+        for (int s = 0; s < STATUS_COUNT; s++) {
+            report.by_status[s] += c->by_status[s];
+            if (c->by_status[s] > 0 && (s < 200 || s >= 300))
+                good = false;
+        }
+        if (c->reason[0] != '\0' && i < REASONS_PRINT_MAX)
+            fprintf(stderr, "rw-load: refused: %s\n", c->reason);
+    }
+    qsort(all, all_count, sizeof *all, compare_u64);
+    static const double shares[5] = {0.5, 0.9, 0.99, 0.999, 1};
+    for (int i = 0; i < 5 && all_count > 0; i++) {
+        size_t at = (size_t)(shares[i] * (double)(all_count - 1));
+        report.latency_ms[i] = (double)all[at] / 1e6;
+    }
+    report.requests = total;
+    report.raw_bytes = builder.raw_bytes;
+    report.body_bytes = builder.body_bytes;
+    report.seconds = (double)spent_ns / 1e9;
+    report_print(&report, &options);
+
+    for (size_t i = 0; i < options.connections; i++) {
+        if (connections[i].fd >= 0)
+            close(connections[i].fd);
+        mem_free(connections[i].latencies_ns);
+    }
+    mem_free(connections);
+    mem_free(all);
+    mem_free(window);
+    mem_free(states);
+    mem_free(builder.raw);
+    mem_free(builder.packed);
+    return good ? 0 : 1;
+}
