@@ -13,6 +13,8 @@
 #define MUTATION_ACCEPT_SHORT_WRITE 6
 #define MUTATION_APPLY_BEFORE_SYNC  7
 #define MUTATION_BELIEVE_TORN_TAIL  8
+#define MUTATION_BELIEVE_LABEL_LEN  9 /* this and the next are for the fuzzers (tests/fuzz) */
+#define MUTATION_WRAP_SNAPPY_LEN    10
 
 #ifndef TIDALITE_MUTATION
 #define TIDALITE_MUTATION MUTATION_NONE

@@ -18,13 +18,15 @@
 #include "base/status.h"
 
 /* The decoded size that a snappy block declares, into *decoded_bytes.
- * STATUS_BAD_SNAPPY if the block has no valid length; STATUS_TOO_LARGE if it declares more than
- * `decoded_bytes_max`; `detail` says which, with the number. Looks at no more than the first five bytes. */
+ * STATUS_BAD_SNAPPY if the block has no valid length, or declares more than a block of its size can make (64
+ * bytes for every three); STATUS_TOO_LARGE if it declares more than `decoded_bytes_max`; `detail` says which,
+ * with the number. Looks at no more than the first five bytes. */
 int proto_snappy_size(struct slice block, size_t decoded_bytes_max, struct error_detail *detail,
                       size_t *decoded_bytes);
 
 /* Decompresses the whole block into `out` (cleared first; its memory is reused between requests), bounded as
- * proto_snappy_size. STATUS_BAD_SNAPPY, STATUS_TOO_LARGE, STATUS_NO_MEMORY; on error `out` is empty. */
+ * proto_snappy_size. STATUS_BAD_SNAPPY with the offset of the fault in `detail`, STATUS_TOO_LARGE,
+ * STATUS_NO_MEMORY; on error `out` is empty. */
 int proto_snappy_decode(struct slice block, size_t decoded_bytes_max, struct error_detail *detail,
                         struct buf *out);
 
@@ -32,8 +34,11 @@ int proto_snappy_decode(struct slice block, size_t decoded_bytes_max, struct err
  * come from `arena`; labels borrow from `message` where it spells them as label bytes (Prometheus does), else
  * they are spelled anew in `arena`: the result is well-formed label bytes either way. Unknown fields are
  * skipped, fields may come in any order, repeated scalars: the last wins, as protobuf demands.
- * Histograms, exemplars and metadata are counted, not decoded beyond validity of the message.
- * STATUS_BAD_PROTOBUF with the byte offset in `detail`; STATUS_NO_MEMORY. *batch is written on success only. */
+ * Histograms, exemplars and metadata are counted, and not decoded beyond the validity of the message
+ * (write_request.c says what is valid). Takes at most 16 bytes of arena for each byte of the message, and
+ * much less for real ones (40 a series of one sample); a bound on `arena` is kept. Time is linear in
+ * message.len. STATUS_BAD_PROTOBUF with the byte offset in `detail`; STATUS_NO_MEMORY; STATUS_TOO_LARGE over
+ * 4 GiB. *batch is written on success only; what an error leaves in the arena is garbage. */
 int proto_write_request_decode(struct slice message, struct arena *arena, struct error_detail *detail,
                                struct write_batch *batch);
 
