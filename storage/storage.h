@@ -1,8 +1,8 @@
 /* storage.h: keeps samples and finds them again.
  *
- * The way of a sample: storage_write_prepare (labels → series, log bytes; caller's thread) → storage_write_submit (queue) →
- * storage_step (group → log → sync → apply in log order → done; the storage thread). Queries see what was applied, so
- * durable samples only.
+ * The way of a sample: storage_write_prepare (labels → series, log bytes; caller's thread) →
+ * storage_write_submit (queue) → storage_step (group → log → sync → apply in log order → done; the storage
+ * thread). Queries see what was applied, so durable samples only.
  *
  * Threads: prepare, submit, select and everything on a selection may be called from any thread at once;
  * storage_step, storage_wait, storage_close from one. storage_thread_start makes that thread. */
@@ -33,11 +33,12 @@ struct storage_options {
 };
 
 /* Locks the directory, replays the log, and is ready to serve; blocks.
- * STATUS_LOCKED, STATUS_IO, STATUS_CORRUPT, STATUS_NEWER_FORMAT, STATUS_NO_MEMORY, with a line in `detail`. */
+ * STATUS_LOCKED, STATUS_IO, STATUS_CORRUPT, STATUS_NEWER_FORMAT, STATUS_NO_MEMORY, with a line in `detail`.
+ */
 int storage_open(const struct storage_options *options, struct error_detail *detail, struct storage **out);
 
-/* Commits what was submitted, calls every `done`, and frees everything; blocks. The storage thread must have stopped, no
- * selection may be open. */
+/* Commits what was submitted, calls every `done`, and frees everything; blocks. The storage thread must have
+ * stopped, no selection may be open. */
 void storage_close(struct storage *storage);
 
 /* ---- Writing ---------------------------------------------------------------------------------------- */
@@ -47,23 +48,28 @@ struct storage_write;
 #define STORAGE_REASONS_BYTES 1024
 
 struct storage_write_result {
-    int status;                /* STATUS_OK: all that is not refused is durable; else nothing is acknowledged */
-    uint64_t samples_stored;   /* new */
-    uint64_t samples_equal;    /* stored before, bit for bit */
-    uint64_t samples_refused;  /* out of order, conflicting, too far ahead: a reason for each kind in `reasons` */
-    uint64_t series_dropped;   /* for the faults Prometheus drops silently in v1: no name, bad UTF-8, duplicate label */
-    uint64_t series_refused;   /* over a limit of ours: in `reasons` */
-    char reasons[STORAGE_REASONS_BYTES]; /* Prometheus' words, one line each, the first few; "" if nothing was refused */
+    int status;              /* STATUS_OK: all that is not refused is durable; else nothing is acknowledged */
+    uint64_t samples_stored; /* new */
+    uint64_t samples_equal;  /* stored before, bit for bit */
+    uint64_t
+        samples_refused; /* out of order, conflicting, too far ahead: a reason for each kind in `reasons` */
+    uint64_t series_dropped; /* for the faults Prometheus drops silently in v1: no name, bad UTF-8, duplicate
+                                label */
+    uint64_t series_refused; /* over a limit of ours: in `reasons` */
+    char reasons[STORAGE_REASONS_BYTES]; /* Prometheus' words, one line each, the first few; "" if nothing was
+                                            refused */
 };
 
 /* Resolves the batch's series (making new ones), refuses what can be refused without the log, and encodes the
  * rest. The batch may be freed afterwards. Does not block.
- * STATUS_BUSY (write queue full), STATUS_TOO_LARGE (more than one log group can hold), STATUS_NO_MEMORY, STATUS_STOPPING. */
-int storage_write_prepare(struct storage *storage, const struct write_batch *batch, struct error_detail *detail,
-                          struct storage_write **out);
+ * STATUS_BUSY (write queue full), STATUS_TOO_LARGE (more than one log group can hold), STATUS_NO_MEMORY,
+ * STATUS_STOPPING. */
+int storage_write_prepare(struct storage *storage, const struct write_batch *batch,
+                          struct error_detail *detail, struct storage_write **out);
 
-/* Queues it; takes part in the next group. `done` is called exactly once, on the storage thread, after the samples
- * are durable and visible or have failed; it must be quick. A write with no samples is done after those before it. */
+/* Queues it; takes part in the next group. `done` is called exactly once, on the storage thread, after the
+ * samples are durable and visible or have failed; it must be quick. A write with no samples is done after
+ * those before it. */
 void storage_write_submit(struct storage *storage, struct storage_write *write,
                           void (*done)(void *context, struct storage_write *write), void *context);
 
@@ -75,8 +81,8 @@ void storage_write_free(struct storage_write *write);
 
 /* ---- Steps -------------------------------------------------------------------------------------------- */
 
-/* Does what can be done now without waiting: ends the group in flight if it completed, applies, starts the next.
- * Returns true if anything happened. */
+/* Does what can be done now without waiting: ends the group in flight if it completed, applies, starts the
+ * next. Returns true if anything happened. */
 bool storage_step(struct storage *storage, int64_t now_ms);
 
 /* Waits until storage_step has something to do, at most timeout_ms. */
@@ -90,11 +96,13 @@ void storage_thread_stop(struct storage *storage);
 
 struct storage_selection;
 
-/* The series that satisfy all matchers and may have samples in [time_min_ms, time_max_ms], unordered but stable (order of creation).
- * Matchers are used during the call only. Close with selection_close; until then everything it lends stays valid.
- * STATUS_NO_MEMORY; STATUS_BUDGET if more than series_max match (0 = no bound). */
+/* The series that satisfy all matchers and may have samples in [time_min_ms, time_max_ms], unordered but
+ * stable (order of creation). Matchers are used during the call only. Close with selection_close; until then
+ * everything it lends stays valid. STATUS_NO_MEMORY; STATUS_BUDGET if more than series_max match (0 = no
+ * bound). */
 int storage_select(struct storage *storage, const struct matcher *matchers, size_t matcher_count,
-                   int64_t time_min_ms, int64_t time_max_ms, size_t series_max, struct storage_selection **out);
+                   int64_t time_min_ms, int64_t time_max_ms, size_t series_max,
+                   struct storage_selection **out);
 void selection_close(struct storage_selection *selection);
 
 size_t selection_series_count(const struct storage_selection *selection);
@@ -110,13 +118,14 @@ struct slice selection_label(const struct storage_selection *selection, size_t i
 /* The series' 64-bit id: unique for ever in a data directory. */
 uint64_t selection_series_id(const struct storage_selection *selection, size_t index);
 
-/* Decodes the samples of series `index` in [time_min_ms, time_max_ms] behind columns->count, ascending. Different series
- * may be read from different threads at once. STATUS_NO_MEMORY, STATUS_CORRUPT. */
+/* Decodes the samples of series `index` in [time_min_ms, time_max_ms] behind columns->count, ascending.
+ * Different series may be read from different threads at once. STATUS_NO_MEMORY, STATUS_CORRUPT. */
 int selection_read(struct storage_selection *selection, size_t index, int64_t time_min_ms,
                    int64_t time_max_ms, struct sample_columns *columns);
 
-/* Label names, or the values of one label, of the series that satisfy the matchers (matcher_count 0: all) and may have samples
- * in the range: sorted by bytes, unique, copied to `arena`. `limit` 0 = none; *truncated_out tells if it cut. */
+/* Label names, or the values of one label, of the series that satisfy the matchers (matcher_count 0: all) and
+ * may have samples in the range: sorted by bytes, unique, copied to `arena`. `limit` 0 = none; *truncated_out
+ * tells if it cut. */
 int storage_label_names(struct storage *storage, const struct matcher *matchers, size_t matcher_count,
                         int64_t time_min_ms, int64_t time_max_ms, size_t limit, struct arena *arena,
                         struct slice **names_out, size_t *count_out, bool *truncated_out);
@@ -131,12 +140,12 @@ struct storage_status {
     const char *io_name;
     bool writable; /* false while the log recovers from an error */
     uint64_t series;
-    uint64_t samples;      /* applied since start, replay included */
-    int64_t time_min_ms;   /* of all samples; INT64_MAX, INT64_MIN when there are none */
+    uint64_t samples;    /* applied since start, replay included */
+    int64_t time_min_ms; /* of all samples; INT64_MAX, INT64_MIN when there are none */
     int64_t time_max_ms;
     uint64_t log_segments;
     uint64_t log_bytes;
-    uint64_t replay_ms; /* how long opening took to read the log */
+    uint64_t replay_ms;           /* how long opening took to read the log */
     uint64_t memory_series_bytes; /* table, structs, labels, postings */
     uint64_t memory_chunk_bytes;
 };

@@ -1,0 +1,240 @@
+/* storage.c: opening (lock, replay), closing, status. Writing is in storage_write.c, reading in
+ * storage_select.c. */
+#include "storage/storage.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "storage/storage_private.h"
+#include "storage/wal/wal_record.h"
+
+/* Slots of a log segment's own declarations → slots in memory; the log's are renumbered by every start. */
+struct replay {
+    struct storage *storage;
+    uint32_t *map; /* SLOT_NONE where nothing is declared */
+    size_t map_len;
+    struct arena scratch;
+    uint64_t orphans; /* samples of a series whose declaration was lost */
+    uint64_t samples;
+};
+
+static int replay_segment(void *context, uint32_t number) {
+    (void)number;
+    struct replay *replay = context;
+    for (size_t i = 0; i < replay->map_len; i++)
+        replay->map[i] = SLOT_NONE;
+    return STATUS_OK;
+}
+
+static int replay_map(struct replay *replay, uint32_t log_slot, uint32_t slot) {
+    if (log_slot >= replay->map_len) {
+        size_t len =
+            replay->map_len * 2 > log_slot + (size_t)1 ? replay->map_len * 2 : log_slot + (size_t)1024;
+        uint32_t *map = mem_realloc(replay->map, len * sizeof *map);
+        if (map == NULL)
+            return STATUS_NO_MEMORY;
+        for (size_t i = replay->map_len; i < len; i++)
+            map[i] = SLOT_NONE;
+        replay->map = map;
+        replay->map_len = len;
+    }
+    replay->map[log_slot] = slot;
+    return STATUS_OK;
+}
+
+static int replay_series(struct replay *replay, struct slice payload) {
+    struct wal_series_reader reader;
+    int status = STATUS_OK;
+    TRY(wal_series_reader_init(&reader, payload));
+    for (;;) {
+        uint32_t log_slot, slot;
+        uint64_t id;
+        struct slice labels;
+        TRY(wal_series_reader_next(&reader, &log_slot, &id, &labels));
+        if (status == STATUS_END)
+            return STATUS_OK;
+        enum label_fault fault;
+        arena_reset(&replay->scratch);
+        TRY(series_ensure(replay->storage->series, labels, id, &replay->scratch, &fault, &slot));
+        if (fault == LABEL_FAULT_NONE)
+            TRY(replay_map(replay, log_slot, slot));
+    }
+out:
+    return status;
+}
+
+static int replay_samples(struct replay *replay, struct slice payload) {
+    struct wal_samples_reader reader;
+    int status = STATUS_OK;
+    TRY(wal_samples_reader_init(&reader, payload));
+    for (;;) {
+        uint32_t log_slot;
+        struct sample sample;
+        int64_t start_ms;
+        TRY(wal_samples_reader_next(&reader, &log_slot, &sample, &start_ms));
+        if (status == STATUS_END)
+            return STATUS_OK;
+        uint32_t slot = log_slot < replay->map_len ? replay->map[log_slot] : SLOT_NONE;
+        if (slot == SLOT_NONE) {
+            replay->orphans++;
+            continue;
+        }
+        TRY(storage__apply(replay->storage, NULL, slot, sample, start_ms));
+        replay->samples++;
+    }
+out:
+    return status;
+}
+
+static int replay_record(void *context, wal_position position, enum wal_record_type type,
+                         struct slice payload) {
+    struct replay *replay = context;
+    int status = type == WAL_RECORD_SERIES ? replay_series(replay, payload) : replay_samples(replay, payload);
+    if (status == STATUS_CORRUPT) {
+        /* The frames' checksums held, so this is no rot of the disk; what can be read of the rest is worth
+         * more than a refusal to start. */
+        log_error("log record cannot be read, skipped", LOG_U64("segment", position >> 32),
+                  LOG_U64("offset", position & UINT32_MAX));
+        metric_add(METRIC_wal_replay_corrupt_frames, 1);
+        return STATUS_OK;
+    }
+    return status;
+}
+
+static int replay_log(struct storage *storage, struct error_detail *detail) {
+    struct replay replay = {.storage = storage};
+    arena_init(&replay.scratch, 0, 0);
+    const struct wal_sink sink = {replay_segment, replay_record, &replay};
+    uint64_t begin_ns = clock_monotonic_ns(storage->options.clock);
+    int status = wal_replay(storage->wal, &sink, detail, &storage->replay);
+    storage->replay_ms = (clock_monotonic_ns(storage->options.clock) - begin_ns) / 1000000;
+    arena_release(&replay.scratch);
+    mem_free(replay.map);
+    if (status < 0)
+        return error_set(detail, status, "replaying the log in %s/wal: %s", storage->dir,
+                         status_message(status));
+    metric_add(METRIC_wal_replay_samples, replay.samples);
+    if (replay.orphans > 0)
+        log_error("samples without a declared series skipped: their declaration was damaged",
+                  LOG_U64("samples", replay.orphans));
+    log_info("log replayed", LOG_U64("segments", storage->replay.segments),
+             LOG_U64("samples", replay.samples), LOG_U64("series", series_count(storage->series)),
+             LOG_U64("torn_tails", storage->replay.torn_tails),
+             LOG_U64("corrupt_frames", storage->replay.corrupt_frames), LOG_U64("ms", storage->replay_ms));
+    return STATUS_OK;
+}
+
+static char *path_join(const char *dir, const char *name) {
+    size_t len = strlen(dir) + strlen(name) + 2;
+    char *path = mem_alloc(len);
+    if (path != NULL)
+        snprintf(path, len, "%s/%s", dir, name);
+    return path;
+}
+
+int storage_open(const struct storage_options *options, struct error_detail *detail, struct storage **out) {
+    int status = STATUS_OK;
+    char *lock_path = NULL, *wal_path = NULL;
+    struct storage *storage = mem_zalloc(sizeof *storage);
+    if (storage == NULL)
+        return error_set(detail, STATUS_NO_MEMORY, "out of memory");
+    storage->options = *options;
+    storage->queue.end = &storage->queue.first;
+    storage->waiting.end = &storage->waiting.first;
+    storage->group.end = &storage->group.first;
+    pthread_mutex_init(&storage->queue_mutex, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&storage->queue_filled, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+
+    const struct limits *limits = options->limits;
+    const struct label_limits label_limits = {.name_bytes_max = limits->label_name_bytes_max,
+                                              .value_bytes_max = limits->label_value_bytes_max,
+                                              .count_max = limits->labels_per_series_max};
+    if (limits->labels_per_series_max > STORAGE_LABELS_MAX ||
+        limits->log_segment_bytes < 2 * limits->log_group_bytes_max) {
+        status =
+            error_set(detail, STATUS_BAD_INPUT,
+                      "limits do not fit together: at most %d labels a series, and a log segment holds at "
+                      "least two groups of %llu bytes",
+                      STORAGE_LABELS_MAX, (unsigned long long)limits->log_group_bytes_max);
+        goto out;
+    }
+    storage->dir = mem_strndup(options->dir, strlen(options->dir));
+    lock_path = path_join(options->dir, "lock");
+    wal_path = path_join(options->dir, "wal");
+    if (storage->dir == NULL || lock_path == NULL || wal_path == NULL) {
+        status = error_set(detail, STATUS_NO_MEMORY, "out of memory");
+        goto out;
+    }
+    TRY(io_make_dir(options->io, storage->dir, detail));
+    TRY(io_lock(options->io, lock_path, detail, &storage->lock));
+    TRY(io_make_dir(options->io, wal_path, detail));
+    TRY(io_sync_dir(options->io, storage->dir));
+    TRY(series_table_new(options->seed, &label_limits, limits->series_max, &storage->series));
+    TRY(head_new(&storage->head));
+    const struct wal_options wal_options = {.io = options->io,
+                                            .dir = wal_path,
+                                            .segment_bytes = limits->log_segment_bytes,
+                                            .seed = options->seed};
+    TRY(wal_open(&wal_options, detail, &storage->wal));
+    TRY(replay_log(storage, detail));
+    TRY(wal_start(storage->wal, detail));
+    *out = storage;
+    storage = NULL;
+out:
+    mem_free(lock_path);
+    mem_free(wal_path);
+    if (storage != NULL)
+        storage_close(storage);
+    if (status < 0)
+        error_set(detail, status, "opening %s: %s", options->dir, status_message(status));
+    return status;
+}
+
+void storage_close(struct storage *storage) {
+    if (storage == NULL)
+        return;
+    ASSERT(!storage->thread_runs);
+    if (storage->wal != NULL) {
+        /* What was submitted is finished; a log that fails answers its writes with the error. */
+        while (storage->queue.first != NULL || storage->waiting.first != NULL ||
+               storage->group.first != NULL) {
+            storage_step(storage, clock_wall_ms(storage->options.clock));
+            if (storage->group.first != NULL)
+                storage_wait(storage, 100);
+        }
+        wal_close(storage->wal);
+    }
+    head_free(storage->head);
+    series_table_free(storage->series);
+    if (storage->lock != NULL)
+        io_unlock(storage->options.io, storage->lock);
+    buf_release(&storage->scratch);
+    mem_free(storage->declared);
+    mem_free(storage->dir);
+    pthread_mutex_destroy(&storage->queue_mutex);
+    pthread_cond_destroy(&storage->queue_filled);
+    mem_free(storage);
+}
+
+void storage_status(struct storage *storage, struct storage_status *out) {
+    *out = (struct storage_status){
+        .io_name = io_name(storage->options.io),
+        .writable = metric_get(METRIC_wal_writable) != 0,
+        .series = series_count(storage->series),
+        .samples = atomic_load(&storage->samples_applied),
+        .log_segments = metric_get(METRIC_wal_segments),
+        .log_bytes = metric_get(METRIC_wal_segments) * storage->options.limits->log_segment_bytes,
+        .replay_ms = storage->replay_ms,
+        .memory_series_bytes = series_memory_bytes(storage->series),
+        .memory_chunk_bytes = head_memory_bytes(storage->head),
+    };
+    head_range(storage->head, &out->time_min_ms, &out->time_max_ms);
+}

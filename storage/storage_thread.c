@@ -1,0 +1,39 @@
+/* storage_thread.c: the thin shell that runs storage_step on a thread of its own. */
+#include "base/assert.h"
+#include "storage/storage_private.h"
+
+#define WAIT_MS 100 /* how often wal_tick runs when nothing happens */
+
+static bool is_stopping(struct storage *storage) {
+    pthread_mutex_lock(&storage->queue_mutex);
+    bool stopping = storage->stopping && storage->queue.first == NULL;
+    pthread_mutex_unlock(&storage->queue_mutex);
+    return stopping && storage->waiting.first == NULL && storage->group.first == NULL;
+}
+
+static void *thread_run(void *context) {
+    struct storage *storage = context;
+    while (!is_stopping(storage))
+        if (!storage_step(storage, clock_wall_ms(storage->options.clock)))
+            storage_wait(storage, WAIT_MS);
+    return NULL;
+}
+
+int storage_thread_start(struct storage *storage) {
+    ASSERT(!storage->thread_runs);
+    storage->stopping = false;
+    if (pthread_create(&storage->thread, NULL, thread_run, storage) != 0)
+        return STATUS_NO_MEMORY;
+    storage->thread_runs = true;
+    return STATUS_OK;
+}
+
+void storage_thread_stop(struct storage *storage) {
+    ASSERT(storage->thread_runs);
+    pthread_mutex_lock(&storage->queue_mutex);
+    storage->stopping = true;
+    pthread_cond_signal(&storage->queue_filled);
+    pthread_mutex_unlock(&storage->queue_mutex);
+    pthread_join(storage->thread, NULL);
+    storage->thread_runs = false;
+}

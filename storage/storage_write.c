@@ -1,0 +1,547 @@
+/* storage_write.c: the way of a sample: prepare → queue → group → log → sync → apply → done.
+ *
+ * The rule everything hangs on: a write is applied, and its `done` called with STATUS_OK, only by group_end
+ * with the status of a commit whose sync succeeded (docs/durability.md, D1, D2). */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/float_text.h"
+#include "base/metrics.h"
+#include "base/mutation.h"
+#include "storage/storage_private.h"
+#include "storage/wal/wal_record.h"
+
+#define REASON_LINES_MAX  5
+#define LOOKUP_BLOCK      32 /* series whose table cells are fetched ahead */
+#define TEXT_OUT_OF_ORDER "out of order sample"
+#define TEXT_FUTURE       "out of bounds: timestamp is too far in the future"
+
+/* ---- lists ---- */
+
+static void list_append(struct write_list *list, struct storage_write *write) {
+    write->next = NULL;
+    *list->end = write;
+    list->end = &write->next;
+}
+
+static struct storage_write *list_take(struct write_list *list) {
+    struct storage_write *write = list->first;
+    if (write != NULL) {
+        list->first = write->next;
+        if (list->first == NULL)
+            list->end = &list->first;
+        write->next = NULL;
+    }
+    return write;
+}
+
+static void list_move(struct write_list *to, struct write_list *from) {
+    struct storage_write *write;
+    while ((write = list_take(from)) != NULL)
+        list_append(to, write);
+}
+
+/* ---- reasons ---- */
+
+static void reason_line(struct storage_write *write, struct slice labels, const char *what) {
+    if (write->reason_count >= REASON_LINES_MAX)
+        return;
+    struct buf line;
+    buf_init(&line);
+    buf_printf(&line, "%s for series ", what);
+    label_bytes_print(&line, labels);
+    size_t room = sizeof write->result.reasons - write->reasons_len;
+    if (!line.failed && line.len + 2 <= room) {
+        write->reason_count++;
+        if (write->reasons_len > 0)
+            write->result.reasons[write->reasons_len++] = '\n';
+        memcpy(write->result.reasons + write->reasons_len, line.data, line.len);
+        write->reasons_len += line.len;
+        write->result.reasons[write->reasons_len] = '\0';
+    } else if (write->reasons_len == 0) {
+        /* Labels too long to show: the words alone. */
+        write->reason_count++;
+        int len = snprintf(write->result.reasons, sizeof write->result.reasons, "%s", what);
+        write->reasons_len = (size_t)len < sizeof write->result.reasons ? (size_t)len : 0;
+    }
+    buf_release(&line);
+}
+
+void storage__reason_add(struct storage_write *write, uint32_t slot, const char *what) {
+    struct buf labels;
+    buf_init(&labels);
+    series_labels_append(write->storage->series, slot, &labels);
+    reason_line(write, buf_slice(&labels), what);
+    buf_release(&labels);
+}
+
+/* ---- prepare ---- */
+
+static enum metric_id fault_metric(enum label_fault fault) {
+    switch (fault) {
+    case LABEL_FAULT_EMPTY_NAME:
+        return METRIC_series_dropped_empty_name;
+    case LABEL_FAULT_DUPLICATE_NAME:
+        return METRIC_series_dropped_duplicate;
+    case LABEL_FAULT_INVALID_UTF8:
+        return METRIC_series_dropped_utf8;
+    case LABEL_FAULT_TOO_MANY:
+        return METRIC_series_dropped_many;
+    case LABEL_FAULT_NAME_TOO_LONG:
+        return METRIC_series_dropped_name_long;
+    case LABEL_FAULT_VALUE_TOO_LONG:
+        return METRIC_series_dropped_value_long;
+    default:
+        return METRIC_series_dropped_no_name;
+    }
+}
+
+/* What Prometheus drops silently is dropped silently; what is over a limit of ours is refused with a reason.
+ */
+static void series_fault(struct storage_write *write, struct slice labels, enum label_fault fault,
+                         const struct limits *limits) {
+    char what[128];
+    metric_add(fault_metric(fault), 1);
+    switch (fault) {
+    case LABEL_FAULT_TOO_MANY:
+        snprintf(what, sizeof what, "more than %llu labels",
+                 (unsigned long long)limits->labels_per_series_max);
+        break;
+    case LABEL_FAULT_NAME_TOO_LONG:
+        snprintf(what, sizeof what, "label name longer than %llu bytes",
+                 (unsigned long long)limits->label_name_bytes_max);
+        break;
+    case LABEL_FAULT_VALUE_TOO_LONG:
+        snprintf(what, sizeof what, "label value longer than %llu bytes",
+                 (unsigned long long)limits->label_value_bytes_max);
+        break;
+    default:
+        write->result.series_dropped++;
+        return;
+    }
+    write->result.series_refused++;
+    reason_line(write, labels, what);
+}
+
+/* Takes over the samples of one series that are not too far ahead. */
+static void samples_take(struct storage_write *write, const struct write_batch *batch,
+                         const struct batch_series *series, uint32_t slot, int64_t time_max_ms) {
+    for (uint32_t i = 0; i < series->sample_count; i++) {
+        uint32_t at = series->sample_first + i;
+        if (batch->samples[at].time_ms > time_max_ms) {
+            write->result.samples_refused++;
+            metric_add(METRIC_samples_refused_future, 1);
+            reason_line(write, series->labels, TEXT_FUTURE);
+            continue;
+        }
+        write->slots[write->count] = slot;
+        write->samples[write->count] = batch->samples[at];
+        if (write->starts_ms != NULL)
+            write->starts_ms[write->count] = batch->starts_ms[at];
+        write->count++;
+    }
+}
+
+/* Finds or makes the batch's series, a block at a time so that the table's cells are on their way when they
+ * are needed. */
+static int batch_resolve(struct storage *storage, const struct write_batch *batch,
+                         struct storage_write *write) {
+    int status = STATUS_OK;
+    struct arena scratch;
+    arena_init(&scratch, 0, 0);
+    int64_t time_max_ms =
+        clock_wall_ms(storage->options.clock) + (int64_t)storage->options.limits->future_ms_max;
+    for (size_t begin = 0; begin < batch->series_count; begin += LOOKUP_BLOCK) {
+        size_t end = begin + LOOKUP_BLOCK < batch->series_count ? begin + LOOKUP_BLOCK : batch->series_count;
+        uint64_t hashes[LOOKUP_BLOCK];
+        for (size_t i = begin; i < end; i++) {
+            hashes[i - begin] = series_hash(storage->series, batch->series[i].labels);
+            series_prefetch(storage->series, hashes[i - begin]);
+        }
+        for (size_t i = begin; i < end; i++) {
+            const struct batch_series *series = &batch->series[i];
+            if (series->sample_count == 0)
+                continue;
+            uint32_t slot = series_find(storage->series, hashes[i - begin], series->labels);
+            if (slot == SLOT_NONE) {
+                enum label_fault fault;
+                arena_reset(&scratch);
+                uint32_t before = series_count(storage->series);
+                TRY(series_ensure(storage->series, series->labels, 0, &scratch, &fault, &slot));
+                if (fault != LABEL_FAULT_NONE) {
+                    series_fault(write, series->labels, fault, storage->options.limits);
+                    continue;
+                }
+                metric_add(METRIC_head_series_created, slot >= before);
+            }
+            samples_take(write, batch, series, slot, time_max_ms);
+        }
+    }
+    metric_set(METRIC_head_series, series_count(storage->series));
+out:
+    arena_release(&scratch);
+    return status;
+}
+
+int storage_write_prepare(struct storage *storage, const struct write_batch *batch,
+                          struct error_detail *detail, struct storage_write **out) {
+    int status = STATUS_OK;
+    const struct limits *limits = storage->options.limits;
+    uint64_t queued = atomic_load_explicit(&storage->queue_bytes, memory_order_relaxed);
+    if (queued >= limits->write_queue_bytes_max)
+        return error_set(detail, STATUS_BUSY, "the write queue holds %llu bytes, its limit: send again later",
+                         (unsigned long long)queued);
+    struct storage_write *write = mem_zalloc(sizeof *write);
+    if (write == NULL)
+        return error_set(detail, STATUS_NO_MEMORY, "out of memory");
+    write->storage = storage;
+    arena_init(&write->arena, 4096, 0);
+    size_t count = batch->sample_count;
+    if (count > 0) {
+        write->slots = arena_alloc(&write->arena, count * sizeof *write->slots);
+        write->samples = arena_alloc(&write->arena, count * sizeof *write->samples);
+        if (batch->starts_ms != NULL)
+            write->starts_ms = arena_alloc(&write->arena, count * sizeof *write->starts_ms);
+        if (write->slots == NULL || write->samples == NULL ||
+            (batch->starts_ms != NULL && write->starts_ms == NULL)) {
+            status = STATUS_NO_MEMORY;
+            goto out;
+        }
+        TRY(batch_resolve(storage, batch, write));
+    }
+    if (write->count > 0) {
+        wal_record_samples_write(&write->payload, write->slots, write->samples, write->starts_ms,
+                                 write->count);
+        if (write->payload.failed) {
+            status = STATUS_NO_MEMORY;
+            goto out;
+        }
+        /* Declarations may come on top: half of a segment is always enough for a group of twice this size. */
+        if (write->payload.len > limits->log_group_bytes_max / 2)
+            status =
+                error_set(detail, STATUS_TOO_LARGE,
+                          "the request takes %zu bytes in the log, the limit is %llu: send smaller batches",
+                          write->payload.len, (unsigned long long)(limits->log_group_bytes_max / 2));
+    }
+out:
+    if (status < 0) {
+        storage_write_free(write);
+        if (status == STATUS_BUSY)
+            error_set(detail, status, "the limit of %llu series is reached",
+                      (unsigned long long)limits->series_max);
+        return error_set(detail, status, "%s", status_message(status));
+    }
+    *out = write;
+    return status;
+}
+
+void storage_write_free(struct storage_write *write) {
+    if (write == NULL)
+        return;
+    buf_release(&write->payload);
+    arena_release(&write->arena);
+    mem_free(write);
+}
+
+const struct storage_write_result *storage_write_result(const struct storage_write *write) {
+    return &write->result;
+}
+
+/* ---- submit ---- */
+
+/* The deliberate fault of MUTATION_ACK_UNSYNCED_TWIN: is the same request waiting for its sync already? */
+static bool queue_has_twin(const struct storage *storage, const struct storage_write *write) {
+    const struct write_list *lists[] = {&storage->queue, &storage->waiting, &storage->group};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+        for (const struct storage_write *other = lists[i]->first; other != NULL; other = other->next)
+            if (slice_equal(buf_slice(&other->payload), buf_slice(&write->payload)))
+                return true;
+    return false;
+}
+
+void storage_write_submit(struct storage *storage, struct storage_write *write,
+                          void (*done)(void *context, struct storage_write *write), void *context) {
+    write->done = done;
+    write->context = context;
+    write->queued_ns = clock_monotonic_ns(storage->options.clock);
+    atomic_fetch_add_explicit(&storage->queue_bytes, write->payload.len, memory_order_relaxed);
+    pthread_mutex_lock(&storage->queue_mutex);
+    if (MUTATED(ACK_UNSYNCED_TWIN) && queue_has_twin(storage, write)) {
+        pthread_mutex_unlock(&storage->queue_mutex);
+        atomic_fetch_sub_explicit(&storage->queue_bytes, write->payload.len, memory_order_relaxed);
+        write->result.samples_equal = write->count;
+        done(context, write);
+        return;
+    }
+    bool was_empty = storage->queue.first == NULL;
+    list_append(&storage->queue, write);
+    if (was_empty)
+        pthread_cond_signal(&storage->queue_filled);
+    pthread_mutex_unlock(&storage->queue_mutex);
+}
+
+/* ---- apply ---- */
+
+int storage__apply(struct storage *storage, struct storage_write *write, uint32_t slot, struct sample sample,
+                   int64_t start_ms) {
+    enum head_verdict verdict;
+    uint64_t existing_bits = 0;
+    int status = head_apply(storage->head, slot, sample, start_ms, &verdict, &existing_bits);
+    if (status < 0)
+        return status;
+    if (verdict == HEAD_STORED) {
+        atomic_fetch_add_explicit(&storage->samples_applied, 1, memory_order_relaxed);
+        if (write != NULL)
+            write->result.samples_stored++;
+        return STATUS_OK;
+    }
+    if (write == NULL)
+        return STATUS_OK;
+    if (verdict == HEAD_EQUAL) {
+        write->result.samples_equal++;
+        return STATUS_OK;
+    }
+    write->result.samples_refused++;
+    if (verdict == HEAD_OUT_OF_ORDER) {
+        metric_add(METRIC_samples_refused_order, 1);
+        storage__reason_add(write, slot, TEXT_OUT_OF_ORDER);
+        return STATUS_OK;
+    }
+    metric_add(METRIC_samples_refused_conflict, 1);
+    double existing, given;
+    memcpy(&existing, &existing_bits, sizeof existing);
+    memcpy(&given, &sample.value_bits, sizeof given);
+    char existing_text[FLOAT_TEXT_BYTES_MAX + 1], given_text[FLOAT_TEXT_BYTES_MAX + 1];
+    existing_text[float_text_go(existing, existing_text)] = '\0';
+    given_text[float_text_go(given, given_text)] = '\0';
+    char what[2 * FLOAT_TEXT_BYTES_MAX + 128];
+    snprintf(what, sizeof what,
+             "duplicate sample for timestamp %lld; overrides not allowed: existing %s, new value %s",
+             (long long)sample.time_ms, existing_text, given_text);
+    storage__reason_add(write, slot, what);
+    return STATUS_OK;
+}
+
+static int write_apply(struct storage *storage, struct storage_write *write) {
+    int status = STATUS_OK;
+    for (size_t i = 0; i < write->count; i++)
+        TRY(storage__apply(storage, write, write->slots[i], write->samples[i],
+                           write->starts_ms == NULL ? START_NONE : write->starts_ms[i]));
+out:
+    return status;
+}
+
+static void write_end(struct storage *storage, struct storage_write *write, int status) {
+    write->result.status = status;
+    if (status == STATUS_OK) {
+        metric_add(METRIC_samples_stored, write->result.samples_stored);
+        metric_add(METRIC_samples_duplicate, write->result.samples_equal);
+    }
+    atomic_fetch_sub_explicit(&storage->queue_bytes, write->payload.len, memory_order_relaxed);
+    write->done(write->context, write);
+}
+
+/* The group's writes, in log order: durable, so applied and answered; or failed, so only answered. */
+static void group_end(struct storage *storage, int group_status) {
+    struct storage_write *write;
+    while ((write = list_take(&storage->group)) != NULL) {
+        int status = group_status;
+        if (status == STATUS_OK && !MUTATED(APPLY_BEFORE_SYNC))
+            status = write_apply(storage, write);
+        write_end(storage, write, status);
+    }
+}
+
+static void group_committed(void *context, int status) {
+    struct storage *storage = context;
+    storage->group_ended = true;
+    storage->group_status = status;
+}
+
+/* ---- the next group ---- */
+
+/* Which slots the segment has declared; a new segment begins with none. */
+static int declared_prepare(struct storage *storage, uint32_t segment) {
+    size_t slots = series_count(storage->series);
+    if (slots > storage->declared_slots) {
+        size_t room =
+            storage->declared_slots * 2 > slots ? storage->declared_slots * 2 : (slots | 0xffff) + 1;
+        uint8_t *declared = mem_realloc(storage->declared, room / 8);
+        if (declared == NULL)
+            return STATUS_NO_MEMORY;
+        memset(declared + storage->declared_slots / 8, 0, (room - storage->declared_slots) / 8);
+        storage->declared = declared;
+        storage->declared_slots = room;
+    }
+    if (segment != storage->declared_segment) {
+        memset(storage->declared, 0, storage->declared_slots / 8);
+        storage->declared_segment = segment;
+    }
+    return STATUS_OK;
+}
+
+/* Declares what the write uses for the first time in this segment, then its samples. */
+static int group_add(struct storage *storage, const struct storage_write *write) {
+    int status = STATUS_OK;
+    struct buf *scratch = &storage->scratch;
+    struct buf labels;
+    buf_init(&labels);
+    size_t count = 0;
+    for (size_t i = 0; i < write->count; i++) {
+        uint32_t slot = write->slots[i];
+        uint8_t bit = (uint8_t)(1u << (slot & 7));
+        if ((storage->declared[slot >> 3] & bit) == 0) {
+            storage->declared[slot >> 3] |= bit;
+            count++;
+            buf_append(&labels, &slot, sizeof slot);
+        }
+    }
+    if (labels.failed) {
+        status = STATUS_NO_MEMORY;
+        goto out;
+    }
+    if (count > 0) {
+        buf_clear(scratch);
+        wal_record_series_begin(scratch, count);
+        struct buf one;
+        buf_init(&one);
+        for (size_t i = 0; i < count; i++) {
+            uint32_t slot;
+            memcpy(&slot, labels.data + i * sizeof slot, sizeof slot);
+            buf_clear(&one);
+            series_labels_append(storage->series, slot, &one);
+            wal_record_series_write(scratch, slot, series_id(storage->series, slot), buf_slice(&one));
+        }
+        bool failed = scratch->failed || one.failed;
+        buf_release(&one);
+        if (failed) {
+            status = STATUS_NO_MEMORY;
+            goto out;
+        }
+        TRY(wal_group_append(storage->wal, WAL_RECORD_SERIES, buf_slice(scratch)));
+    }
+    TRY(wal_group_append(storage->wal, WAL_RECORD_SAMPLES, buf_slice(&write->payload)));
+out:
+    buf_release(&labels);
+    return status;
+}
+
+/* Builds the log group of storage->group. Any failure leaves declarations unknown, so they are forgotten. */
+static int group_build(struct storage *storage) {
+    int status = STATUS_OK;
+    TRY(declared_prepare(storage, wal_segment(storage->wal)));
+    wal_group_begin(storage->wal);
+    for (const struct storage_write *write = storage->group.first; write != NULL; write = write->next)
+        if (write->count > 0)
+            TRY(group_add(storage, write));
+out:
+    return status;
+}
+
+static void group_fail(struct storage *storage, int status) {
+    storage->declared_segment = 0;
+    group_end(storage, status);
+}
+
+/* Takes writes that wait, up to the group's bound, and hands them to the log. */
+static void group_start(struct storage *storage) {
+    size_t bytes = 0;
+    bool samples = false;
+    while (storage->waiting.first != NULL &&
+           (bytes == 0 || bytes + storage->waiting.first->payload.len <=
+                              storage->options.limits->log_group_bytes_max / 2)) {
+        struct storage_write *write = list_take(&storage->waiting);
+        bytes += write->payload.len;
+        samples = samples || write->count > 0;
+        list_append(&storage->group, write);
+    }
+    if (!samples) {
+        group_end(storage, STATUS_OK);
+        return;
+    }
+    int status = group_build(storage);
+    if (status == STATUS_OK && !wal_group_fits(storage->wal)) {
+        status = wal_roll(storage->wal);
+        if (status == STATUS_OK)
+            status = group_build(storage);
+        if (status == STATUS_OK && !wal_group_fits(storage->wal))
+            status = STATUS_TOO_LARGE;
+    }
+    if (status < 0) {
+        group_fail(storage, status);
+        return;
+    }
+    storage->group_started_ns = clock_monotonic_ns(storage->options.clock);
+    if (MUTATED(APPLY_BEFORE_SYNC))
+        for (struct storage_write *write = storage->group.first; write != NULL; write = write->next)
+            (void)write_apply(storage, write);
+    wal_group_commit(storage->wal, group_committed, storage);
+    if (MUTATED(ACK_BEFORE_SYNC))
+        group_end(storage, STATUS_OK);
+}
+
+/* ---- steps ---- */
+
+bool storage_step(struct storage *storage, int64_t now_ms) {
+    bool worked = io_poll(storage->options.io, 0) > 0;
+    if (storage->group_ended) {
+        storage->group_ended = false;
+        worked = true;
+        metric_observe_ns(METRIC_wal_commit_seconds,
+                          clock_monotonic_ns(storage->options.clock) - storage->group_started_ns);
+        if (storage->group_status == STATUS_OK)
+            group_end(storage, STATUS_OK);
+        else
+            group_fail(storage, storage->group_status);
+    }
+    pthread_mutex_lock(&storage->queue_mutex);
+    list_move(&storage->waiting, &storage->queue);
+    pthread_mutex_unlock(&storage->queue_mutex);
+    metric_set(METRIC_write_queue_bytes, atomic_load_explicit(&storage->queue_bytes, memory_order_relaxed));
+
+    if (wal_state(storage->wal) != WAL_COMMITTING)
+        wal_tick(storage->wal, now_ms);
+    switch (wal_state(storage->wal)) {
+    case WAL_READY:
+        if (storage->waiting.first != NULL && storage->group.first == NULL) {
+            group_start(storage);
+            worked = true;
+        }
+        break;
+    case WAL_FAILED:
+        /* Nothing waits for a log that may be gone for long: the sender keeps the data and tries again. */
+        if (storage->waiting.first != NULL) {
+            list_move(&storage->group, &storage->waiting);
+            group_fail(storage, STATUS_IO);
+            worked = true;
+        }
+        break;
+    case WAL_COMMITTING:
+        break;
+    }
+    return worked;
+}
+
+void storage_wait(struct storage *storage, int timeout_ms) {
+    if (io_in_flight(storage->options.io) > 0) {
+        (void)io_poll(storage->options.io, timeout_ms);
+        return;
+    }
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&storage->queue_mutex);
+    while (storage->queue.first == NULL && !storage->stopping)
+        if (pthread_cond_timedwait(&storage->queue_filled, &storage->queue_mutex, &until) == ETIMEDOUT)
+            break;
+    pthread_mutex_unlock(&storage->queue_mutex);
+}
