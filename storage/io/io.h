@@ -1,10 +1,10 @@
 /* io.h: everything durable goes through here, so that a test can watch, break or simulate the disk.
  *
- * Backends: io_uring (io_uring.c), plain system calls (io_syscall.c); a simulated disk comes later and fills the same table. All
- * calls but io_commit block until done and are for opening, replay, segment changes and the like. io_commit
- * is the write path: it starts "write these bytes, then make them durable" and reports by a callback that
- * runs inside io_poll. One `struct io` is used by one thread at a time, except that io_read, io_map and io_unmap may be
- * called from any thread.
+ * Backends: io_uring (io_uring.c), plain system calls (io_syscall.c); a simulated disk comes later and fills
+ * the same table. All calls but io_commit block until done and are for opening, replay, segment changes and
+ * the like. io_commit is the write path: it starts "write these bytes, then make them durable" and reports by
+ * a callback that runs inside io_poll. One `struct io` is used by one thread at a time, except that io_read,
+ * io_map and io_unmap may be called from any thread.
  *
  * Errors are statuses: STATUS_IO, STATUS_NO_SPACE, STATUS_NOT_FOUND, STATUS_EXISTS, STATUS_NO_MEMORY.
  * `detail`, where taken, names the path and the system's own words. */
@@ -22,8 +22,8 @@ struct io;
 struct io_file;
 
 enum io_backend {
-    IO_BACKEND_AUTO,   /* io_uring where the kernel allows it, else system calls */
-    IO_BACKEND_URING,  /* STATUS_IO if it is denied */
+    IO_BACKEND_AUTO,  /* io_uring where the kernel allows it, else system calls */
+    IO_BACKEND_URING, /* STATUS_IO if it is denied */
     IO_BACKEND_SYSCALL
 };
 
@@ -45,12 +45,13 @@ struct io_event {
     uint64_t offset;  /* writes */
     uint64_t len;
     int64_t result; /* completed: as the kernel gave it (bytes, 0, -errno) */
+    bool linked;    /* submitted: starts only after the write submitted just before it has wholly succeeded */
 };
 void io_trace_set(struct io *io, void (*trace)(void *context, const struct io_event *event), void *context);
 
-/* Fault injection, for tests: the operation (write, sync, open, rename, …) that is `countdown` calls away, and
- * with `repeat` all behind it, fails with `error` (an errno) without reaching the disk; with `short_bytes` > 0 a write
- * transfers only that many bytes instead (as the kernel may). 0 turns it off. */
+/* Fault injection, for tests: the operation (read, write, sync, open, rename, …) that is `countdown` calls
+ * away, and with `repeat` all behind it, fails with `error` (an errno) without reaching the disk; with
+ * `short_bytes` > 0 a write transfers only that many bytes instead (as the kernel may). 0 turns it off. */
 struct io_fault {
     uint64_t countdown;
     bool repeat;
@@ -63,7 +64,7 @@ void io_fault_set(struct io *io, struct io_fault fault);
 enum io_open_flags {
     IO_OPEN_READ = 1,
     IO_OPEN_WRITE = 2,
-    IO_OPEN_CREATE = 4,   /* make it; with EXCLUSIVE it must not exist */
+    IO_OPEN_CREATE = 4, /* make it; with EXCLUSIVE it must not exist */
     IO_OPEN_EXCLUSIVE = 8,
     IO_OPEN_TRUNCATE = 16
 };
@@ -79,13 +80,16 @@ int io_read(struct io *io, struct io_file *file, uint64_t offset, void *data, si
 /* Writes all of it, finishing short writes; not durable before io_sync. */
 int io_write(struct io *io, struct io_file *file, uint64_t offset, const void *data, size_t len);
 
-/* The file's data, and the size needed to read it, are on stable storage when this returns STATUS_OK (fdatasync). After an error
- * nothing may be assumed about any byte written since the last success, even if a later sync succeeds. */
+/* The file's data, and the size needed to read it, are on stable storage when this returns STATUS_OK
+ * (fdatasync). After an error nothing may be assumed about any byte written since the last success, even if a
+ * later sync succeeds. */
 int io_sync(struct io *io, struct io_file *file);
 
 int io_rename(struct io *io, const char *from, const char *to);
 int io_remove(struct io *io, const char *path);
-int io_make_dir(struct io *io, const char *path, struct error_detail *detail); /* one level; existing is fine */
+
+/* Makes the directory (one level; an existing one is fine) and its entry in its parent durable. */
+int io_make_dir(struct io *io, const char *path, struct error_detail *detail);
 
 /* Makes creations, renames and removals inside `path` durable. */
 int io_sync_dir(struct io *io, const char *path);
@@ -94,7 +98,8 @@ int io_sync_dir(struct io *io, const char *path);
  * stops and is returned. */
 int io_list_dir(struct io *io, const char *path, int (*each)(void *context, const char *name), void *context);
 
-/* Maps [offset, offset+len) read-only; `offset` is a multiple of 4096. The bytes are valid until io_unmap of the same slice. */
+/* Maps [offset, offset+len) read-only; `offset` is a multiple of 4096. The bytes are valid until io_unmap of
+ * the same slice. */
 int io_map(struct io *io, struct io_file *file, uint64_t offset, size_t len, struct slice *out);
 void io_unmap(struct io *io, struct slice mapped);
 
@@ -112,7 +117,8 @@ struct io_commit {
     size_t len;
     void (*done)(struct io_commit *commit); /* called inside io_poll, once */
     void *context;
-    int status; /* for `done`: STATUS_OK only if every byte was written and a sync that began afterwards succeeded */
+    int status; /* for `done`: STATUS_OK only if every byte was written and a sync that began afterwards
+                   succeeded */
 
     /* the backend's: */
     size_t written;
