@@ -146,6 +146,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     storage->queue.end = &storage->queue.first;
     storage->waiting.end = &storage->waiting.first;
     storage->group.end = &storage->group.first;
+    storage->declared_segment = SEGMENT_UNKNOWN;
     pthread_mutex_init(&storage->queue_mutex, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);

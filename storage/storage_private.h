@@ -10,6 +10,8 @@
 #include "storage/storage.h"
 #include "storage/wal/wal.h"
 
+#define SEGMENT_UNKNOWN UINT32_MAX
+
 /* A request between prepare and free. */
 struct storage_write {
     struct storage *storage;
@@ -22,6 +24,7 @@ struct storage_write {
     int64_t *starts_ms; /* NULL if none */
     size_t count;
     struct buf payload; /* the samples as a log record; empty if count is 0 */
+    size_t log_bytes;   /* at most this much in the log: the payload, and every series declared */
     uint64_t queued_ns;
     size_t reasons_len;
     unsigned reason_count;
@@ -56,7 +59,7 @@ struct storage {
     uint64_t group_started_ns;
     uint8_t *declared; /* bit by slot: declared in declared_segment */
     size_t declared_slots;
-    uint32_t declared_segment;
+    uint32_t declared_segment; /* SEGMENT_UNKNOWN: nothing counts as declared */
     struct buf scratch;
 
     atomic_uint_fast64_t samples_applied;

@@ -15,10 +15,11 @@
 #include "storage/storage_private.h"
 #include "storage/wal/wal_record.h"
 
-#define REASON_LINES_MAX  5
-#define LOOKUP_BLOCK      32 /* series whose table cells are fetched ahead */
-#define TEXT_OUT_OF_ORDER "out of order sample"
-#define TEXT_FUTURE       "out of bounds: timestamp is too far in the future"
+#define REASON_LINES_MAX      5
+#define LOOKUP_BLOCK          32 /* series whose table cells are fetched ahead */
+#define DECLARATION_BYTES_MAX 24 /* slot, id and length beside the labels */
+#define TEXT_OUT_OF_ORDER     "out of order sample"
+#define TEXT_FUTURE           "out of bounds: timestamp is too far in the future"
 
 /* ---- lists ---- */
 
@@ -178,6 +179,7 @@ static int batch_resolve(struct storage *storage, const struct write_batch *batc
                 }
                 metric_add(METRIC_head_series_created, slot >= before);
             }
+            write->log_bytes += series->labels.len + DECLARATION_BYTES_MAX;
             samples_take(write, batch, series, slot, time_max_ms);
         }
     }
@@ -220,12 +222,12 @@ int storage_write_prepare(struct storage *storage, const struct write_batch *bat
             status = STATUS_NO_MEMORY;
             goto out;
         }
-        /* Declarations may come on top: half of a segment is always enough for a group of twice this size. */
-        if (write->payload.len > limits->log_group_bytes_max / 2)
-            status =
-                error_set(detail, STATUS_TOO_LARGE,
-                          "the request takes %zu bytes in the log, the limit is %llu: send smaller batches",
-                          write->payload.len, (unsigned long long)(limits->log_group_bytes_max / 2));
+        write->log_bytes += write->payload.len;
+        if (write->log_bytes > limits->log_segment_bytes / 8 * 7)
+            status = error_set(
+                detail, STATUS_TOO_LARGE,
+                "the request takes %zu bytes in the log, a segment holds %llu: send smaller batches",
+                write->log_bytes, (unsigned long long)limits->log_segment_bytes);
     }
 out:
     if (status < 0) {
@@ -268,11 +270,11 @@ void storage_write_submit(struct storage *storage, struct storage_write *write,
     write->done = done;
     write->context = context;
     write->queued_ns = clock_monotonic_ns(storage->options.clock);
-    atomic_fetch_add_explicit(&storage->queue_bytes, write->payload.len, memory_order_relaxed);
+    atomic_fetch_add_explicit(&storage->queue_bytes, write->log_bytes, memory_order_relaxed);
     pthread_mutex_lock(&storage->queue_mutex);
     if (MUTATED(ACK_UNSYNCED_TWIN) && queue_has_twin(storage, write)) {
         pthread_mutex_unlock(&storage->queue_mutex);
-        atomic_fetch_sub_explicit(&storage->queue_bytes, write->payload.len, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&storage->queue_bytes, write->log_bytes, memory_order_relaxed);
         write->result.samples_equal = write->count;
         done(context, write);
         return;
@@ -341,7 +343,7 @@ static void write_end(struct storage *storage, struct storage_write *write, int 
         metric_add(METRIC_samples_stored, write->result.samples_stored);
         metric_add(METRIC_samples_duplicate, write->result.samples_equal);
     }
-    atomic_fetch_sub_explicit(&storage->queue_bytes, write->payload.len, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&storage->queue_bytes, write->log_bytes, memory_order_relaxed);
     write->done(write->context, write);
 }
 
@@ -443,7 +445,7 @@ out:
 }
 
 static void group_fail(struct storage *storage, int status) {
-    storage->declared_segment = 0;
+    storage->declared_segment = SEGMENT_UNKNOWN;
     group_end(storage, status);
 }
 
@@ -452,10 +454,10 @@ static void group_start(struct storage *storage) {
     size_t bytes = 0;
     bool samples = false;
     while (storage->waiting.first != NULL &&
-           (bytes == 0 || bytes + storage->waiting.first->payload.len <=
-                              storage->options.limits->log_group_bytes_max / 2)) {
+           (bytes == 0 ||
+            bytes + storage->waiting.first->log_bytes <= storage->options.limits->log_group_bytes_max)) {
         struct storage_write *write = list_take(&storage->waiting);
-        bytes += write->payload.len;
+        bytes += write->log_bytes;
         samples = samples || write->count > 0;
         list_append(&storage->group, write);
     }

@@ -2,8 +2,8 @@
  *
  * Byte tables, the rule when a frame is valid, and what a torn tail is: docs/format/log.md. In short: a
  * directory of numbered segment files, pre-created and zero-filled; a segment is a run of fixed-size frames,
- * each with a CRC-32C seeded by the segment's salt and the frame's offset; records flow over frames; a *group* is a run of
- * whole frames written and synced at once, and says which position was durable before it.
+ * each with a CRC-32C seeded by the segment's salt and the frame's offset; records flow over frames; a
+ * *group* is a run of whole frames written and synced at once, and says which position was durable before it.
  *
  * One group is built and in flight at a time. All calls are made by one thread. Calls that block say so. */
 #ifndef TIDALITE_STORAGE_WAL_H
@@ -24,14 +24,14 @@ struct wal;
 typedef uint64_t wal_position;
 
 struct wal_options {
-    struct io *io;   /* borrowed until wal_close */
-    const char *dir; /* exists; copied */
+    struct io *io;          /* borrowed until wal_close */
+    const char *dir;        /* exists; copied */
     uint64_t segment_bytes; /* a multiple of the frame size; for new segments */
     uint64_t seed;          /* for salts; from rand_seed_from_system(), or a test's */
 };
 
 enum wal_record_type {
-    WAL_RECORD_SERIES = 1,  /* declares series for this segment: wal_record.h */
+    WAL_RECORD_SERIES = 1, /* declares series for this segment: wal_record.h */
     WAL_RECORD_SAMPLES = 2
 };
 
@@ -46,7 +46,8 @@ void wal_close(struct wal *wal);
 struct wal_sink {
     /* A segment begins: declarations of earlier ones no longer count. */
     int (*segment)(void *context, uint32_t number);
-    /* One whole record, in log order; `position` is where its group begins. `payload` is borrowed for the call. */
+    /* One whole record, in log order; `position` is where its group begins. `payload` is borrowed for the
+     * call. */
     int (*record)(void *context, wal_position position, enum wal_record_type type, struct slice payload);
     void *context;
 };
@@ -55,15 +56,15 @@ struct wal_replay_stats {
     uint64_t segments;
     uint64_t groups;
     uint64_t records;
-    uint64_t bytes;          /* payload */
-    uint64_t torn_tails;     /* incomplete groups behind the durable position, cut */
+    uint64_t bytes;      /* payload */
+    uint64_t torn_tails; /* incomplete groups behind the durable position, cut */
     uint64_t torn_bytes;
     uint64_t corrupt_frames; /* damaged frames below the durable position, skipped */
 };
 
-/* Reads the whole log through `sink`; blocks. Damage below the durable position is skipped frame by frame, logged and counted;
- * a torn tail is cut, counted, and its bytes are kept aside in `torn-<segment>-<offset>`. What was read but may
- * not have been synced before the crash is synced before this returns. */
+/* Reads the whole log through `sink`; blocks. Damage below the durable position is skipped frame by frame,
+ * logged and counted; a torn tail is cut, counted, and its bytes are kept aside in `torn-<segment>-<offset>`.
+ * What was read but may not have been synced before the crash is synced before this returns. */
 int wal_replay(struct wal *wal, const struct wal_sink *sink, struct error_detail *detail,
                struct wal_replay_stats *stats_out);
 
@@ -81,30 +82,32 @@ int wal_group_append(struct wal *wal, enum wal_record_type type, struct slice pa
 size_t wal_group_bytes(const struct wal *wal);
 bool wal_group_fits(const struct wal *wal);
 
-/* Closes the current segment and goes on in the next (pre-created if wal_tick had time, else made now: blocks).
- * On error the log has failed as after a failed commit. */
+/* Closes the current segment and goes on in the next (pre-created if wal_tick had time, else made now:
+ * blocks). On error the log has failed as after a failed commit. */
 int wal_roll(struct wal *wal);
 
-/* The segment that the group being built goes to. Changes by wal_roll and by recovery: series must be declared
- * again. */
+/* The segment that the group being built goes to. Changes by wal_roll and by recovery: series must be
+ * declared again. */
 uint32_t wal_segment(const struct wal *wal);
 
-/* Writes and syncs the group; `done` is called inside io_poll with STATUS_OK once it is durable, or with the error: then
- * nothing of the group counts, the segment ends at the last durable position, and the log has failed. */
+/* Writes and syncs the group; `done` is called inside io_poll with STATUS_OK once it is durable, or with the
+ * error: then nothing of the group counts, the segment ends at the last durable position, and the log has
+ * failed. */
 void wal_group_commit(struct wal *wal, void (*done)(void *context, int status), void *context);
 
 enum wal_state {
-    WAL_READY,     /* a group may be built and committed */
+    WAL_READY,      /* a group may be built and committed */
     WAL_COMMITTING, /* one is in flight */
-    WAL_FAILED     /* waiting to try a new segment */
+    WAL_FAILED      /* waiting to try a new segment */
 };
 enum wal_state wal_state(const struct wal *wal);
 
 /* The end of the last durable group. */
 wal_position wal_durable(const struct wal *wal);
 
-/* Background steps: pre-creates and zero-fills the next segment a slice at a time (only while no group is in flight it may
- * block for a slice), and after a failure tries, with doubling delays from 100 ms to 5 s, to go on in a new segment. */
+/* Background steps: pre-creates and zero-fills the next segment a slice at a time (only while no group is in
+ * flight it may block for a slice), and after a failure tries, with doubling delays from 100 ms to 5 s, to go
+ * on in a new segment. */
 void wal_tick(struct wal *wal, int64_t now_ms);
 
 /* Segment files on disk, and their bytes. */

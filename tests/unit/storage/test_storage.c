@@ -1,0 +1,497 @@
+/* test_storage.c: the whole way of a sample on a real directory, both I/O backends: what is acknowledged is
+ * visible and survives, what is refused is refused with Prometheus' words, the same request changes nothing,
+ * nothing is acknowledged before its sync, and a log that fails comes back by itself. */
+#include <errno.h>
+#include <ftw.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/rand.h"
+#include "storage/storage.h"
+
+struct fixture {
+    char dir[64];
+    struct io *io;
+    struct limits limits;
+    struct storage *storage;
+    int64_t now_ms;
+};
+
+static int64_t fixture_wall_ms(void *context) {
+    return ((struct fixture *)context)->now_ms;
+}
+
+static uint64_t fixture_monotonic_ns(void *context) {
+    return (uint64_t)((struct fixture *)context)->now_ms * 1000000;
+}
+
+static struct clock fixture_clock;
+
+static void fixture_open_storage(struct fixture *f) {
+    fixture_clock = (struct clock){fixture_wall_ms, fixture_monotonic_ns, f};
+    const struct storage_options options = {
+        .dir = f->dir, .io = f->io, .clock = &fixture_clock, .limits = &f->limits, .seed = 42};
+    struct error_detail detail = {0};
+    if (storage_open(&options, &detail, &f->storage) != STATUS_OK)
+        fail_msg("storage_open: %s", detail.text);
+}
+
+static void fixture_open(struct fixture *f, enum io_backend backend) {
+    log_setup(LOG_ERROR, LOG_FORMAT_LOGFMT, 2);
+    memset(f, 0, sizeof *f);
+    f->now_ms = 1700000000000;
+    limits_init(&f->limits);
+    f->limits.log_group_bytes_max = 128 << 10;
+    f->limits.log_segment_bytes = 512 << 10;
+    snprintf(f->dir, sizeof f->dir, "/tmp/tidalite-test-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    struct error_detail detail = {0};
+    assert_int_equal(io_open(backend, &detail, &f->io), STATUS_OK);
+    fixture_open_storage(f);
+}
+
+static void fixture_reopen(struct fixture *f) {
+    storage_close(f->storage);
+    fixture_open_storage(f);
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static void fixture_close(struct fixture *f) {
+    storage_close(f->storage);
+    io_close(f->io);
+    nftw(f->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+/* A batch of one sample a series m{i="<n>"}. */
+struct batch {
+    struct write_batch batch;
+    struct buf labels;
+    size_t offsets[4001];
+};
+
+static struct batch *batch_new(void) {
+    struct batch *b = mem_zalloc(sizeof *b);
+    b->batch.series = mem_alloc(4000 * sizeof *b->batch.series);
+    b->batch.samples = mem_alloc(4000 * sizeof *b->batch.samples);
+    return b;
+}
+
+static void batch_add(struct batch *b, int series, int64_t time_ms, uint64_t value_bits) {
+    char value[16];
+    snprintf(value, sizeof value, "%d", series);
+    size_t at = b->batch.series_count++;
+    b->offsets[at] = b->labels.len;
+    label_bytes_append(&b->labels, slice_str("__name__"), slice_str("m"));
+    label_bytes_append(&b->labels, slice_str("i"), slice_str(value));
+    b->offsets[at + 1] = b->labels.len;
+    b->batch.samples[b->batch.sample_count] = (struct sample){time_ms, value_bits};
+    b->batch.series[at] =
+        (struct batch_series){.sample_first = (uint32_t)b->batch.sample_count++, .sample_count = 1};
+    for (size_t i = 0; i <= at; i++) /* the labels may have moved */
+        b->batch.series[i].labels =
+            slice_of(b->labels.data + b->offsets[i], b->offsets[i + 1] - b->offsets[i]);
+}
+
+static void batch_free(struct batch *b) {
+    mem_free(b->batch.series);
+    mem_free(b->batch.samples);
+    buf_release(&b->labels);
+    mem_free(b);
+}
+
+struct outcome {
+    bool done;
+    struct storage_write_result result;
+};
+
+static void outcome_set(void *context, struct storage_write *write) {
+    struct outcome *outcome = context;
+    assert_false(outcome->done);
+    outcome->done = true;
+    outcome->result = *storage_write_result(write);
+    storage_write_free(write);
+}
+
+static void batch_submit(struct fixture *f, struct batch *b, struct outcome *outcome) {
+    struct storage_write *write;
+    struct error_detail detail = {0};
+    outcome->done = false;
+    assert_int_equal(storage_write_prepare(f->storage, &b->batch, &detail, &write), STATUS_OK);
+    storage_write_submit(f->storage, write, outcome_set, outcome);
+}
+
+static struct storage_write_result batch_write(struct fixture *f, struct batch *b) {
+    struct outcome outcome;
+    batch_submit(f, b, &outcome);
+    while (!outcome.done) {
+        if (!storage_step(f->storage, f->now_ms))
+            storage_wait(f->storage, 10);
+    }
+    batch_free(b);
+    return outcome.result;
+}
+
+static struct storage_write_result write_one(struct fixture *f, int series, int64_t time_ms, uint64_t bits) {
+    struct batch *b = batch_new();
+    batch_add(b, series, time_ms, bits);
+    return batch_write(f, b);
+}
+
+/* All samples of one series into columns; the caller releases them. */
+static void series_read(struct fixture *f, int series, struct sample_columns *columns) {
+    char value[16];
+    snprintf(value, sizeof value, "%d", series);
+    const struct matcher matcher = {.kind = MATCHER_EQUAL, .name = slice_str("i"), .value = slice_str(value)};
+    struct storage_selection *selection;
+    memset(columns, 0, sizeof *columns);
+    assert_int_equal(storage_select(f->storage, &matcher, 1, INT64_MIN, INT64_MAX, 0, &selection), STATUS_OK);
+    if (selection_series_count(selection) == 1)
+        assert_int_equal(selection_read(selection, 0, INT64_MIN, INT64_MAX, columns), STATUS_OK);
+    else
+        assert_int_equal(selection_series_count(selection), 0);
+    selection_close(selection);
+}
+
+static void series_expect(struct fixture *f, int series, const struct sample *samples, size_t count) {
+    struct sample_columns columns;
+    series_read(f, series, &columns);
+    assert_int_equal(columns.count, count);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(columns.times_ms[i], samples[i].time_ms);
+        assert_int_equal(double_bits(columns.values[i]), samples[i].value_bits);
+    }
+    sample_columns_release(&columns);
+}
+
+static void verdicts(enum io_backend backend) {
+    struct fixture f;
+    fixture_open(&f, backend);
+    const int64_t t = f.now_ms;
+    const uint64_t one = double_bits(1), two = double_bits(2);
+    assert_int_equal(write_one(&f, 1, t, one).samples_stored, 1);
+    assert_int_equal(write_one(&f, 1, t, one).samples_equal, 1);
+    struct storage_write_result result = write_one(&f, 1, t, two);
+    assert_int_equal(result.samples_refused, 1);
+    assert_string_equal(result.reasons,
+                        "duplicate sample for timestamp 1700000000000; overrides not allowed: "
+                        "existing 1, new value 2 for series m{i=\"1\"}");
+    result = write_one(&f, 1, t - 1, one);
+    assert_int_equal(result.samples_refused, 1);
+    assert_string_equal(result.reasons, "out of order sample for series m{i=\"1\"}");
+    result = write_one(&f, 1, t + 600001, one);
+    assert_int_equal(result.samples_refused, 1);
+    assert_string_equal(result.reasons,
+                        "out of bounds: timestamp is too far in the future for series m{i=\"1\"}");
+    assert_int_equal(write_one(&f, 1, t + 600000, STALE_NAN_BITS).samples_stored, 1);
+    /* An older sample that is stored, bit for bit, is acknowledged; across sealed chunks too. */
+    assert_int_equal(write_one(&f, 1, t, one).samples_equal, 1);
+    const struct sample expected[] = {{t, one}, {t + 600000, STALE_NAN_BITS}};
+    series_expect(&f, 1, expected, 2);
+    fixture_reopen(&f);
+    series_expect(&f, 1, expected, 2);
+    assert_int_equal(write_one(&f, 1, t, one).samples_equal, 1);
+    assert_int_equal(write_one(&f, 1, t + 1, two).samples_refused, 1);
+    series_expect(&f, 1, expected, 2);
+    fixture_close(&f);
+}
+
+static void test_verdicts_uring(void **state) {
+    (void)state;
+    verdicts(IO_BACKEND_AUTO);
+}
+
+static void test_verdicts_syscall(void **state) {
+    (void)state;
+    verdicts(IO_BACKEND_SYSCALL);
+}
+
+#define MODEL_SERIES  300
+#define MODEL_SAMPLES 600
+
+/* Random writes over several segments and restarts against plain arrays. */
+static void model_run(enum io_backend backend, uint64_t seed) {
+    struct fixture f;
+    fixture_open(&f, backend);
+    struct rand rand;
+    rand_init(&rand, seed);
+    static struct sample model[MODEL_SERIES][MODEL_SAMPLES];
+    static size_t counts[MODEL_SERIES];
+    memset(counts, 0, sizeof counts);
+    static const uint64_t odd[] = {STALE_NAN_BITS,      NORMAL_NAN_BITS,     0x8000000000000000u,
+                                   0x7ff0000000000000u, 0xfff8dead0000beefu, 1};
+    for (int round = 0; round < 250; round++) {
+        struct batch *b = batch_new();
+        size_t stored = 0;
+        f.now_ms += 15000;
+        for (int series = 0; series < MODEL_SERIES; series++) {
+            if (rand_below(&rand, 3) == 0 || counts[series] == MODEL_SAMPLES)
+                continue;
+            uint64_t bits = rand_below(&rand, 10) == 0 ? odd[rand_below(&rand, 6)]
+                                                       : double_bits((double)rand_below(&rand, 100000) / 100);
+            struct sample sample = {f.now_ms + (int64_t)rand_below(&rand, 1000), bits};
+            batch_add(b, series, sample.time_ms, sample.value_bits);
+            model[series][counts[series]++] = sample;
+            stored++;
+        }
+        assert_int_equal(batch_write(&f, b).samples_stored, stored);
+        if (rand_below(&rand, 40) == 0)
+            fixture_reopen(&f);
+    }
+    fixture_reopen(&f);
+    for (int series = 0; series < MODEL_SERIES; series++)
+        series_expect(&f, series, model[series], counts[series]);
+
+    /* Label lookups agree with what was written. */
+    struct arena arena;
+    arena_init(&arena, 0, 0);
+    struct slice *texts;
+    size_t count;
+    bool truncated;
+    assert_int_equal(
+        storage_label_names(f.storage, NULL, 0, INT64_MIN, INT64_MAX, 0, &arena, &texts, &count, &truncated),
+        STATUS_OK);
+    assert_int_equal(count, 2);
+    assert_true(slice_equal(texts[1], slice_str("i")));
+    assert_int_equal(storage_label_values(f.storage, slice_str("i"), NULL, 0, INT64_MIN, INT64_MAX, 10,
+                                          &arena, &texts, &count, &truncated),
+                     STATUS_OK);
+    assert_int_equal(count, 10);
+    assert_true(truncated);
+    assert_true(slice_equal(texts[2], slice_str("10")));
+    assert_int_equal(storage_label_values(f.storage, slice_str("i"), NULL, 0, f.now_ms + 10000, INT64_MAX, 0,
+                                          &arena, &texts, &count, &truncated),
+                     STATUS_OK);
+    assert_int_equal(count, 0);
+    arena_release(&arena);
+    fixture_close(&f);
+}
+
+static void test_model_uring(void **state) {
+    (void)state;
+    model_run(IO_BACKEND_AUTO, 1);
+}
+
+static void test_model_syscall(void **state) {
+    (void)state;
+    model_run(IO_BACKEND_SYSCALL, 2);
+}
+
+/* Every done that says OK stands behind a sync that began after the last log write and succeeded; a twin of a
+ * request in flight is no exception. */
+struct recorder {
+    int64_t writes_unsynced; /* handed to the kernel since the last sync that succeeded */
+};
+
+static void record(void *context, const struct io_event *event) {
+    struct recorder *r = context;
+    if (strstr(event->path, "/wal/") == NULL)
+        return;
+    if (event->kind == IO_EVENT_WRITE && event->phase == IO_EVENT_SUBMITTED)
+        r->writes_unsynced++;
+    if (event->kind == IO_EVENT_SYNC && event->phase == IO_EVENT_COMPLETED && event->result == 0)
+        r->writes_unsynced = 0;
+}
+
+struct watched {
+    struct recorder *recorder;
+    unsigned done;
+    unsigned early;
+};
+
+static void watched_done(void *context, struct storage_write *write) {
+    struct watched *watched = context;
+    watched->done++;
+    if (storage_write_result(write)->status == STATUS_OK && watched->recorder->writes_unsynced > 0)
+        watched->early++;
+    storage_write_free(write);
+}
+
+static void order(enum io_backend backend) {
+    struct fixture f;
+    fixture_open(&f, backend);
+    struct recorder recorder = {0};
+    io_trace_set(f.io, record, &recorder);
+    struct watched watched = {.recorder = &recorder};
+    unsigned submitted = 0;
+    for (int round = 0; round < 50; round++) {
+        struct batch *b = batch_new();
+        for (int i = 0; i < 100; i++)
+            batch_add(b, i, f.now_ms + round, double_bits(round));
+        /* Twice the same: submitted before and, after a step that puts the first in flight, again. */
+        for (int twin = 0; twin < 2; twin++) {
+            struct storage_write *write;
+            struct error_detail detail = {0};
+            assert_int_equal(storage_write_prepare(f.storage, &b->batch, &detail, &write), STATUS_OK);
+            storage_write_submit(f.storage, write, watched_done, &watched);
+            submitted++;
+            /* The next group has been handed to the log when this returns, and is not answered yet. */
+            if (twin == 0) {
+                storage_step(f.storage, f.now_ms);
+                assert_true(watched.done < submitted);
+            }
+        }
+        assert_true(watched.done <= submitted - 1);
+        batch_free(b);
+        while (watched.done < submitted)
+            if (!storage_step(f.storage, f.now_ms))
+                storage_wait(f.storage, 10);
+    }
+    assert_int_equal(watched.early, 0);
+    io_trace_set(f.io, NULL, NULL);
+    fixture_close(&f);
+}
+
+static void test_order_uring(void **state) {
+    (void)state;
+    order(IO_BACKEND_AUTO);
+}
+
+static void test_order_syscall(void **state) {
+    (void)state;
+    order(IO_BACKEND_SYSCALL);
+}
+
+/* The disk fails: 503, reads go on, nothing acknowledged is lost, and it comes back by itself. */
+static void failing_disk(enum io_backend backend, int error) {
+    struct fixture f;
+    fixture_open(&f, backend);
+    const struct sample first = {f.now_ms, double_bits(1)};
+    assert_int_equal(write_one(&f, 1, first.time_ms, first.value_bits).status, STATUS_OK);
+    io_fault_set(f.io, (struct io_fault){.countdown = 1, .repeat = true, .error = error});
+    for (int i = 0; i < 5; i++) {
+        int status = write_one(&f, 1, f.now_ms + 1, double_bits(2)).status;
+        assert_true(status == STATUS_IO || status == STATUS_NO_SPACE);
+        series_expect(&f, 1, &first, 1);
+        f.now_ms += 50;
+    }
+    io_fault_set(f.io, (struct io_fault){0});
+    f.now_ms += 60000;
+    int status = STATUS_IO;
+    for (int i = 0; i < 100 && status != STATUS_OK; i++) {
+        storage_step(f.storage, f.now_ms);
+        status = write_one(&f, 1, first.time_ms + 1, double_bits(2)).status;
+        f.now_ms += 1000;
+    }
+    assert_int_equal(status, STATUS_OK);
+    const struct sample both[] = {first, {first.time_ms + 1, double_bits(2)}};
+    series_expect(&f, 1, both, 2);
+    fixture_reopen(&f);
+    series_expect(&f, 1, both, 2);
+    fixture_close(&f);
+}
+
+static void test_failing_disk(void **state) {
+    (void)state;
+    failing_disk(IO_BACKEND_AUTO, EIO);
+    failing_disk(IO_BACKEND_SYSCALL, EIO);
+    failing_disk(IO_BACKEND_SYSCALL, ENOSPC);
+}
+
+static void test_second_open_is_refused(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, IO_BACKEND_SYSCALL);
+    const struct storage_options options = {
+        .dir = f.dir, .io = f.io, .clock = &fixture_clock, .limits = &f.limits, .seed = 42};
+    struct error_detail detail = {0};
+    struct storage *second;
+    assert_int_equal(storage_open(&options, &detail, &second), STATUS_LOCKED);
+    assert_non_null(strstr(detail.text, f.dir));
+    fixture_close(&f);
+}
+
+/* The storage thread takes writes from several threads while others read. */
+#define WRITERS       3
+#define WRITER_ROUNDS 60
+
+struct writer {
+    struct fixture *fixture;
+    int number;
+    _Atomic unsigned done;
+    bool failed;
+};
+
+static void writer_done(void *context, struct storage_write *write) {
+    struct writer *writer = context;
+    if (storage_write_result(write)->status != STATUS_OK)
+        writer->failed = true;
+    storage_write_free(write);
+    writer->done++;
+}
+
+static void *writer_run(void *context) {
+    struct writer *writer = context;
+    for (unsigned round = 0; round < WRITER_ROUNDS; round++) {
+        struct batch *b = batch_new();
+        for (int i = 0; i < 50; i++)
+            batch_add(b, writer->number * 1000 + i, 1700000000000 + (int64_t)round, double_bits(round));
+        struct storage_write *write;
+        struct error_detail detail = {0};
+        if (storage_write_prepare(writer->fixture->storage, &b->batch, &detail, &write) < 0)
+            return (void *)1;
+        storage_write_submit(writer->fixture->storage, write, writer_done, writer);
+        batch_free(b);
+        while (writer->done <= round) {
+            /* What is not acknowledged yet may or may not be seen; what is must be. */
+            struct sample_columns columns;
+            unsigned acknowledged = writer->done;
+            series_read(writer->fixture, writer->number * 1000 + 7, &columns);
+            if (columns.count < acknowledged)
+                return (void *)1;
+            sample_columns_release(&columns);
+        }
+    }
+    return writer->failed ? (void *)1 : NULL;
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, IO_BACKEND_AUTO);
+    assert_int_equal(storage_thread_start(f.storage), STATUS_OK);
+    struct writer writers[WRITERS] = {0};
+    pthread_t threads[WRITERS];
+    for (int i = 0; i < WRITERS; i++) {
+        writers[i].fixture = &f;
+        writers[i].number = i;
+        assert_int_equal(pthread_create(&threads[i], NULL, writer_run, &writers[i]), 0);
+    }
+    for (int i = 0; i < WRITERS; i++) {
+        void *failed;
+        pthread_join(threads[i], &failed);
+        assert_null(failed);
+    }
+    storage_thread_stop(f.storage);
+    struct storage_status status;
+    storage_status(f.storage, &status);
+    assert_int_equal(status.series, WRITERS * 50);
+    assert_int_equal(status.samples, WRITERS * 50 * WRITER_ROUNDS);
+    fixture_close(&f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_verdicts_uring), cmocka_unit_test(test_verdicts_syscall),
+        cmocka_unit_test(test_model_uring),    cmocka_unit_test(test_model_syscall),
+        cmocka_unit_test(test_order_uring),    cmocka_unit_test(test_order_syscall),
+        cmocka_unit_test(test_failing_disk),   cmocka_unit_test(test_second_open_is_refused),
+        cmocka_unit_test(test_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
