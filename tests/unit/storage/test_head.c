@@ -1,0 +1,220 @@
+/* test_head.c: the head against plain arrays: verdicts, windows, seals, reads while samples are applied. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/bytes.h"
+#include "base/rand.h"
+#include "storage/head/head.h"
+#include "storage/head/slab.h"
+
+#define SLOTS   40
+#define SAMPLES 3000
+
+static struct sample model[SLOTS][SAMPLES];
+static size_t counts[SLOTS];
+
+static enum head_verdict apply(struct head *head, uint32_t slot, struct sample sample, uint64_t *existing) {
+    enum head_verdict verdict;
+    assert_int_equal(head_apply(head, slot, sample, START_NONE, &verdict, existing), STATUS_OK);
+    return verdict;
+}
+
+static void test_model(void **state) {
+    (void)state;
+    struct rand rand;
+    struct head *head;
+    uint64_t existing;
+    rand_init(&rand, 3);
+    assert_int_equal(head_new(&head), STATUS_OK);
+    memset(counts, 0, sizeof counts);
+    for (int step = 0; step < 60000; step++) {
+        uint32_t slot = (uint32_t)rand_below(&rand, SLOTS);
+        struct sample *samples = model[slot];
+        size_t count = counts[slot];
+        if (count > 0 && rand_below(&rand, 4) == 0) {
+            /* Something stored once more: as it was, changed, or between two others. */
+            struct sample again = samples[rand_below(&rand, count)];
+            switch (rand_below(&rand, 3)) {
+            case 0:
+                assert_int_equal(apply(head, slot, again, &existing), HEAD_EQUAL);
+                break;
+            case 1:
+                again.value_bits ^= 1;
+                if (again.time_ms == samples[count - 1].time_ms) {
+                    assert_int_equal(apply(head, slot, again, &existing), HEAD_CONFLICT);
+                    assert_int_equal(existing, again.value_bits ^ 1);
+                } else {
+                    assert_int_equal(apply(head, slot, again, &existing), HEAD_OUT_OF_ORDER);
+                }
+                break;
+            default:
+                again.time_ms -= 1; /* times below are even */
+                assert_int_equal(apply(head, slot, again, &existing), HEAD_OUT_OF_ORDER);
+            }
+            continue;
+        }
+        if (count == SAMPLES)
+            continue;
+        int64_t last = count == 0 ? -5 * HEAD_WINDOW_MS : samples[count - 1].time_ms;
+        int64_t gap = rand_below(&rand, 200) == 0 ? (int64_t)rand_below(&rand, 3 * HEAD_WINDOW_MS) : 15000;
+        struct sample next = {last + gap / 2 * 2 + 2, double_bits((double)rand_below(&rand, 1000))};
+        assert_int_equal(apply(head, slot, next, &existing), HEAD_STORED);
+        samples[counts[slot]++] = next;
+    }
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        size_t count = counts[slot];
+        for (int round = 0; round < 20; round++) {
+            size_t a = rand_below(&rand, count), b = a + rand_below(&rand, count - a);
+            struct sample_columns columns = {0};
+            assert_int_equal(head_read(head, slot, model[slot][a].time_ms, model[slot][b].time_ms, &columns),
+                             STATUS_OK);
+            assert_int_equal(columns.count, b - a + 1);
+            for (size_t i = a; i <= b; i++) {
+                assert_int_equal(columns.times_ms[i - a], model[slot][i].time_ms);
+                assert_int_equal(double_bits(columns.values[i - a]), model[slot][i].value_bits);
+            }
+            sample_columns_release(&columns);
+        }
+        assert_true(head_overlaps(head, slot, model[slot][count - 1].time_ms, INT64_MAX));
+        assert_false(head_overlaps(head, slot, model[slot][count - 1].time_ms + 1, INT64_MAX));
+        assert_false(head_overlaps(head, slot, INT64_MIN, model[slot][0].time_ms - 1));
+    }
+    assert_false(head_overlaps(head, SLOTS, INT64_MIN, INT64_MAX));
+    head_free(head);
+}
+
+static void test_edges_of_time(void **state) {
+    (void)state;
+    struct head *head;
+    uint64_t existing;
+    assert_int_equal(head_new(&head), STATUS_OK);
+    const int64_t times[] = {INT64_MIN, INT64_MIN + 1, -1, 0, 1, INT64_MAX - 1, INT64_MAX};
+    for (size_t i = 0; i < 7; i++)
+        assert_int_equal(apply(head, 0, (struct sample){times[i], i}, &existing), HEAD_STORED);
+    struct sample_columns columns = {0};
+    assert_int_equal(head_read(head, 0, INT64_MIN, INT64_MAX, &columns), STATUS_OK);
+    assert_int_equal(columns.count, 7);
+    for (size_t i = 0; i < 7; i++)
+        assert_true(columns.times_ms[i] == times[i]);
+    sample_columns_release(&columns);
+    head_free(head);
+}
+
+static void test_no_memory(void **state) {
+    (void)state;
+    bool clean = false;
+    for (uint64_t fail = 1; !clean; fail++) {
+        struct head *head;
+        uint64_t existing;
+        enum head_verdict verdict;
+        assert_int_equal(head_new(&head), STATUS_OK);
+        mem_fault_set(fail, 0);
+        size_t stored = 0;
+        for (int64_t i = 0; i < 700; i++) {
+            int status = head_apply(head, 0, (struct sample){i * 15000, double_bits(0.1 * (double)i)},
+                                    START_NONE, &verdict, &existing);
+            if (status == STATUS_OK)
+                stored++;
+            else
+                assert_int_equal(status, STATUS_NO_MEMORY);
+        }
+        clean = mem_fault_set(0, 0) < fail;
+        struct sample_columns columns = {0};
+        assert_int_equal(head_read(head, 0, 0, INT64_MAX, &columns), STATUS_OK);
+        assert_int_equal(columns.count, stored);
+        assert_true(stored >= 699);
+        sample_columns_release(&columns);
+        head_free(head);
+    }
+}
+
+static void test_slab(void **state) {
+    (void)state;
+    struct slab slab;
+    struct rand rand;
+    rand_init(&rand, 9);
+    slab_init(&slab);
+    static struct {
+        uint8_t *p;
+        size_t bytes;
+    } pieces[500];
+    memset(pieces, 0, sizeof pieces);
+    for (int step = 0; step < 50000; step++) {
+        size_t at = rand_below(&rand, 500);
+        if (pieces[at].p != NULL) {
+            for (size_t i = 0; i < pieces[at].bytes; i++)
+                assert_int_equal(pieces[at].p[i], (uint8_t)at); /* nobody else was given these bytes */
+            slab_free(&slab, pieces[at].p, pieces[at].bytes);
+        }
+        pieces[at].bytes = 1 + rand_below(&rand, rand_below(&rand, 10) == 0 ? 5000 : 600);
+        pieces[at].p = slab_alloc(&slab, pieces[at].bytes);
+        assert_non_null(pieces[at].p);
+        memset(pieces[at].p, (int)(uint8_t)at, pieces[at].bytes);
+    }
+    for (size_t at = 0; at < 500; at++)
+        slab_free(&slab, pieces[at].p, pieces[at].bytes);
+    assert_int_equal(slab.bytes, 0);
+    slab_release(&slab);
+}
+
+/* Readers see a prefix of what is applied, at least as long as what was announced before they began. */
+struct reading {
+    struct head *head;
+    _Atomic int64_t applied;
+    atomic_bool stop;
+    bool failed;
+};
+
+static void *reader_run(void *context) {
+    struct reading *reading = context;
+    while (!atomic_load(&reading->stop)) {
+        int64_t announced = atomic_load(&reading->applied);
+        struct sample_columns columns = {0};
+        if (head_read(reading->head, 5, INT64_MIN, INT64_MAX, &columns) < 0 ||
+            (int64_t)columns.count < announced)
+            reading->failed = true;
+        for (size_t i = 0; i < columns.count; i++)
+            if (columns.times_ms[i] != (int64_t)i * 1000 || columns.values[i] != (double)i * 0.5)
+                reading->failed = true;
+        sample_columns_release(&columns);
+    }
+    return NULL;
+}
+
+static void test_readers(void **state) {
+    (void)state;
+    static struct reading reading;
+    assert_int_equal(head_new(&reading.head), STATUS_OK);
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, reader_run, &reading), 0);
+    uint64_t existing;
+    for (int64_t i = 0; i < 5000; i++) {
+        enum head_verdict verdict;
+        head_apply(reading.head, 5, (struct sample){i * 1000, double_bits((double)i * 0.5)}, START_NONE,
+                   &verdict, &existing);
+        atomic_store(&reading.applied, i + 1);
+    }
+    atomic_store(&reading.stop, true);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    assert_false(reading.failed);
+    head_free(reading.head);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_model), cmocka_unit_test(test_edges_of_time), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_slab),  cmocka_unit_test(test_readers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
