@@ -1,0 +1,55 @@
+/* api.h: the handlers of routes.def, and what they share. */
+#ifndef TIDALITE_SERVER_API_H
+#define TIDALITE_SERVER_API_H
+
+#include <stdint.h>
+
+#include "query/query.h"
+#include "server/http.h"
+
+/* Finds the request's route and calls its handler, or answers 404, 405, OPTIONS, 503 before the server is
+ * ready. On the loop, once per request. */
+void api_dispatch(struct exchange *exchange);
+
+#define ROUTE(path, methods, body, handler, flags) void handler(struct exchange *exchange);
+#include "server/routes.def"
+#undef ROUTE
+
+/* Fills in {"status":"error","errorType":…,"error":…} with the HTTP code that Prometheus gives the type. */
+void api_error(struct exchange *exchange, const char *type, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* A status of storage as such an error. */
+void api_error_status(struct exchange *exchange, int status);
+
+/* The same for an error of a query. */
+void api_error_query(struct exchange *exchange, const struct query_error *error);
+
+/* Begins a success: code 200 and {"status":"success","data": in `out`. The caller appends the data and, at
+ * the end, api_success_end. */
+void api_success_begin(struct exchange *exchange);
+
+/* Appends what stands behind the data: warnings and infos where there are any, and the closing brace. */
+void api_success_end(struct buf *out, const char *const *warnings, size_t warning_count,
+                     const char *const *infos, size_t info_count);
+
+/* Form body and URL parameters, in Go's order (the form's first). On failure the answer is filled in and
+ * false returned. */
+bool api_params(struct exchange *exchange, struct params *params);
+
+/* A time parameter; empty is `when_absent`. On failure the answer is filled in ("Invalid time value for …").
+ */
+bool api_time(struct exchange *exchange, const struct params *params, const char *name, int64_t when_absent,
+              int64_t *out);
+
+/* The limit parameter; absent is 0, which means none. */
+bool api_limit(struct exchange *exchange, const struct params *params, size_t *out);
+
+/* Hands the exchange to a worker that calls `run`, which fills in the answer; it is sent afterwards. 503 if
+ * the queue is full. */
+void api_work(struct exchange *exchange, void (*run)(struct job *job));
+
+/* Adds Retry-After with the configured seconds. */
+void api_retry_after(struct exchange *exchange);
+
+#endif

@@ -1,0 +1,235 @@
+/* api_query.c: /api/v1/query and /api/v1/query_range. Parameters are read on the loop, the query runs on a
+ * worker, which also makes the first slice of the answer; the loop makes the others as the client takes them.
+ */
+#include <stdio.h>
+
+#include "base/metrics.h"
+#include "server/api.h"
+
+#define TEXT_POINTS_MAX                                                                                      \
+    "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution "      \
+    "(?step=XX)"
+
+/* Lives in the exchange's arena. */
+struct query_context {
+    struct query_request request;
+    struct query_result *result;
+    struct query_json_cursor cursor;
+    uint64_t queued_ns;
+    uint64_t queue_ns; /* how long it waited */
+    bool stats;
+};
+
+/* ---- The answer -----------------------------------------------------------------------------------------
+ */
+
+/* Timings of steps that are not measured apart are 0. */
+static void stats_append(struct buf *out, const struct query_context *context) {
+    struct query_stats stats;
+    query_result_stats(context->result, &stats);
+    double run_s = (double)stats.duration_ns / 1e9, queue_s = (double)context->queue_ns / 1e9;
+    buf_printf(
+        out,
+        ",\"stats\":{\"timings\":{\"evalTotalTime\":%.9f,\"resultSortTime\":0,\"queryPreparationTime\":0,"
+        "\"innerEvalTime\":%.9f,\"execQueueTime\":%.9f,\"execTotalTime\":%.9f},"
+        "\"samples\":{\"totalQueryableSamples\":%llu,\"samplesRead\":%llu,\"peakSamples\":%llu}}",
+        run_s, run_s, queue_s, run_s + queue_s, (unsigned long long)stats.samples_total,
+        (unsigned long long)stats.samples_total, (unsigned long long)stats.samples_peak);
+}
+
+static bool slice_append(struct query_context *context, struct buf *out) {
+    if (query_result_json(context->result, &context->cursor, REPLY_SLICE_BYTES, out))
+        return true;
+    if (context->stats && !out->failed && out->len > 0 && out->data[out->len - 1] == '}') {
+        out->len--; /* stats stand inside data, behind the result */
+        stats_append(out, context);
+        buf_append_byte(out, '}');
+    }
+    const char *const *warnings, *const *infos;
+    size_t warning_count = query_result_warnings(context->result, &warnings);
+    size_t info_count = query_result_infos(context->result, &infos);
+    api_success_end(out, warnings, warning_count, infos, info_count);
+    return false;
+}
+
+static bool query_more(struct exchange *exchange, struct buf *out) {
+    return slice_append(exchange->context, out);
+}
+
+static void query_release(struct exchange *exchange) {
+    struct query_context *context = exchange->context;
+    if (context->result != NULL)
+        query_result_free(context->result);
+    context->result = NULL;
+}
+
+/* ---- On the worker --------------------------------------------------------------------------------------
+ */
+
+static int query_evaluate(struct exchange *exchange, struct query_error *error) {
+    struct server *server = exchange->server;
+    struct query_context *context = exchange->context;
+    uint64_t began_ns = clock_monotonic_ns(server->clock), timeout_ns = context->request.timeout_ms * 1000000;
+    context->queue_ns = began_ns - context->queued_ns;
+    *error = (struct query_error){.type = QUERY_ERROR_NONE};
+    if (atomic_load(&exchange->gone)) {
+        error->type = QUERY_ERROR_CANCELED;
+        snprintf(error->text, sizeof error->text, "query was canceled in query queue");
+        return STATUS_CANCELLED;
+    }
+    if (context->queue_ns >= timeout_ns) {
+        error->type = QUERY_ERROR_TIMEOUT;
+        snprintf(error->text, sizeof error->text, "query timed out in query queue");
+        return STATUS_TIMEOUT;
+    }
+    context->request.timeout_ms -= context->queue_ns / 1000000;
+    metric_add(METRIC_queries, 1);
+    metric_add(METRIC_queries_active, 1);
+    int status = query_run(server->storage, &server->config->limits, server->clock, &context->request, error,
+                           &context->result);
+    metric_sub(METRIC_queries_active, 1);
+    metric_observe_ns(METRIC_query_seconds, clock_monotonic_ns(server->clock) - began_ns);
+    return status;
+}
+
+static void query_work(struct job *job) {
+    struct exchange *exchange = CONTAINER_OF(job, struct exchange, job);
+    struct query_error error;
+    if (query_evaluate(exchange, &error) < 0) {
+        metric_add(METRIC_queries_failed, 1);
+        api_error_query(exchange, &error);
+    } else {
+        api_success_begin(exchange);
+        if (slice_append(exchange->context, &exchange->out))
+            exchange->more = query_more;
+    }
+    exchange_post(exchange);
+}
+
+/* ---- Parameters -----------------------------------------------------------------------------------------
+ */
+
+static bool duration_param(struct exchange *exchange, const struct params *params, const char *name,
+                           int64_t *out) {
+    struct slice text = params_get(params, name);
+    if (query_duration_parse(text, out))
+        return true;
+    api_error(exchange, "bad_data", "invalid parameter \"%s\": cannot parse \"%.*s\" to a valid duration",
+              name, SLICE_ARGS(text));
+    return false;
+}
+
+static bool timestamp_param(struct exchange *exchange, const struct params *params, const char *name,
+                            int64_t *out) {
+    struct slice text = params_get(params, name);
+    if (text.len > 0 && query_time_parse(text, out))
+        return true;
+    api_error(exchange, "bad_data", "invalid parameter \"%s\": cannot parse \"%.*s\" to a valid timestamp",
+              name, SLICE_ARGS(text));
+    return false;
+}
+
+static bool range_params(struct exchange *exchange, const struct params *params,
+                         struct query_request *request) {
+    if (!timestamp_param(exchange, params, "start", &request->start_ms) ||
+        !timestamp_param(exchange, params, "end", &request->end_ms))
+        return false;
+    if (request->end_ms < request->start_ms) {
+        api_error(exchange, "bad_data",
+                  "invalid parameter \"end\": end timestamp must not be before start time");
+        return false;
+    }
+    if (!duration_param(exchange, params, "step", &request->step_ms))
+        return false;
+    if (request->step_ms <= 0) {
+        api_error(exchange, "bad_data",
+                  "invalid parameter \"step\": zero or negative query resolution step widths are not "
+                  "accepted. Try a "
+                  "positive integer");
+        return false;
+    }
+    /* As unsigned: the distance between two int64 may not fit one. */
+    uint64_t span = (uint64_t)request->end_ms - (uint64_t)request->start_ms;
+    if (span / (uint64_t)request->step_ms > exchange->server->config->limits.query_points_max) {
+        api_error(exchange, "bad_data", TEXT_POINTS_MAX);
+        return false;
+    }
+    return true;
+}
+
+/* What both have: limit, timeout, lookback_delta, stats, query; in the order in which Prometheus looks at
+ * them. */
+static bool common_params(struct exchange *exchange, const struct params *params,
+                          struct query_context *context) {
+    const struct limits *limits = &exchange->server->config->limits;
+    struct query_request *request = &context->request;
+    int64_t duration_ms;
+    request->timeout_ms = limits->query_timeout_ms_max;
+    if (params_get(params, "timeout").len > 0) {
+        if (!duration_param(exchange, params, "timeout", &duration_ms))
+            return false;
+        if (duration_ms < 0)
+            duration_ms = 0;
+        if ((uint64_t)duration_ms < request->timeout_ms)
+            request->timeout_ms = (uint64_t)duration_ms;
+    }
+    request->lookback_ms = (int64_t)limits->query_lookback_ms;
+    struct slice lookback = params_get(params, "lookback_delta");
+    if (lookback.len > 0) {
+        if (!query_duration_parse(lookback, &duration_ms)) {
+            api_error(exchange, "bad_data",
+                      "error parsing lookback delta duration: cannot parse \"%.*s\" to a valid duration",
+                      SLICE_ARGS(lookback));
+            return false;
+        }
+        if (duration_ms > 0)
+            request->lookback_ms = duration_ms;
+    }
+    context->stats = params_get(params, "stats").len > 0;
+    request->text = params_get(params, "query");
+    if (request->text.len > limits->query_text_bytes_max) {
+        api_error(exchange, "bad_data",
+                  "invalid parameter \"query\": longer than %llu bytes (--query-bytes-max)",
+                  (unsigned long long)limits->query_text_bytes_max);
+        return false;
+    }
+    return true;
+}
+
+static void query_handle(struct exchange *exchange, bool range) {
+    struct params params;
+    struct query_context *context = ARENA_NEW(&exchange->arena, struct query_context);
+    if (context == NULL) {
+        api_error_status(exchange, STATUS_NO_MEMORY);
+        goto refused;
+    }
+    struct query_request *request = &context->request;
+    request->range = range;
+    request->canceled = &exchange->gone;
+    if (!api_params(exchange, &params) || !api_limit(exchange, &params, &request->series_limit))
+        goto refused;
+    if (range && !range_params(exchange, &params, request))
+        goto refused;
+    if (!range) {
+        if (!api_time(exchange, &params, "time", clock_wall_ms(exchange->server->clock), &request->start_ms))
+            goto refused;
+        request->end_ms = request->start_ms;
+    }
+    if (!common_params(exchange, &params, context))
+        goto refused;
+    exchange->context = context;
+    exchange->release = query_release;
+    context->queued_ns = clock_monotonic_ns(exchange->server->clock);
+    api_work(exchange, query_work);
+    return;
+refused:
+    exchange_send(exchange);
+}
+
+void api_query_instant(struct exchange *exchange) {
+    query_handle(exchange, false);
+}
+
+void api_query_range(struct exchange *exchange) {
+    query_handle(exchange, true);
+}

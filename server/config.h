@@ -1,0 +1,53 @@
+/* config.h: the command line → struct config. Flags come from two tables: config.def, and the limits that
+ * have a flag (base/limits.def). Values are `--flag value` or `--flag=value`. */
+#ifndef TIDALITE_SERVER_CONFIG_H
+#define TIDALITE_SERVER_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "storage/io/io.h"
+
+struct config {
+    const char *listen; /* texts borrow from argv or are static */
+    const char *data_dir;
+    const char *cors_origin;
+    enum io_backend io;
+    enum log_level log_level;
+    enum log_format log_format;
+    uint64_t self_scrape_ms;
+    uint64_t loops;
+    struct limits limits;
+};
+
+enum config_action {
+    CONFIG_SERVE,
+    CONFIG_HELP,       /* `tidalite help`, `tidalite --help`, or no argument at all */
+    CONFIG_SERVE_HELP, /* `tidalite serve --help` */
+    CONFIG_VERSION
+};
+
+/* Reads the command line. STATUS_OK with *action (and *config for CONFIG_SERVE), or STATUS_BAD_INPUT with one
+ * line in `detail` that says what to do. */
+int config_parse(int argc, char **argv, struct config *config, enum config_action *action,
+                 struct error_detail *detail);
+
+/* The texts of `tidalite help` and `tidalite serve --help`: every flag, its unit and default. */
+void config_help_print(struct buf *out);
+void config_serve_help_print(struct buf *out);
+
+/* "15s", "2m", "1h30m", "250ms", "0" → milliseconds. */
+bool config_duration_parse(const char *text, uint64_t *ms_out);
+
+/* "1000", "50M", "32MiB", "64k": K/M/G are thousands, Ki/Mi/Gi are 1024s, an ending B is fine with both. */
+bool config_count_parse(const char *text, uint64_t *count_out);
+
+/* Every flag with its value in this run: flag by flag to `each`. */
+void config_each(const struct config *config,
+                 void (*each)(void *context, const char *flag, const char *value), void *context);
+
+#endif
