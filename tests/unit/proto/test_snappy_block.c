@@ -94,6 +94,21 @@ static void test_faults_are_told(void **state) {
     expect(BLOCK(0, 0, 'a'), LIMIT, STATUS_BAD_SNAPPY, "byte 1: the data is longer than declared");
 }
 
+/* Found by fuzz_snappy: the library takes a literal of 2^32 bytes for one of none. */
+static void test_literal_of_4_gib(void **state) {
+    (void)state;
+    struct slice block = BLOCK(0, 63 << 2, 0xff, 0xff, 0xff, 0xff);
+    struct buf out;
+    size_t offset;
+    buf_init(&out);
+    assert_int_equal(proto_snappy_decode(block, LIMIT, NULL, &out), STATUS_OK);
+    assert_int_equal(out.len, 0);
+    assert_null(snappy_fault_find(block, &offset));
+    buf_release(&out);
+    expect(BLOCK(1, 63 << 2, 0xff, 0xff, 0xff, 0xff), LIMIT, STATUS_BAD_SNAPPY,
+           "byte 6: the data is shorter");
+}
+
 static void test_every_prefix_is_refused(void **state) {
     (void)state;
     uint8_t plain[3000];
@@ -165,6 +180,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_faults_are_told),
+        cmocka_unit_test(test_literal_of_4_gib),
         cmocka_unit_test(test_every_prefix_is_refused),
         cmocka_unit_test(test_walk_agrees_with_the_library),
         cmocka_unit_test(test_out_of_memory),
