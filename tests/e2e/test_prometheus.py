@@ -137,7 +137,7 @@ class PrometheusTest(unittest.TestCase):
 
     def stop_children(self):
         for child in self.children:
-            child.terminate()
+            child.kill()  # orderly, it would wait a minute for the receiver
         for child in self.children:
             child.wait()
 
