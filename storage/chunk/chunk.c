@@ -174,9 +174,9 @@ static void bits_write(uint8_t *bytes, size_t at, uint64_t bits, unsigned len) {
     uint8_t *p = bytes + (at >> 3);
     unsigned used = at & 7;
     bits = len == 64 ? bits : bits << (64 - len);
-    uint8_t first = used == 0 ? 0 : (uint8_t)(*p & (0xff00u >> used));
+    unsigned first = used == 0 ? 0 : *p & (0xff00u >> used) & 0xff;
     uint64_t high = bits >> used;
-    *p++ = (uint8_t)(first | high >> 56);
+    *p++ = (uint8_t)(first | (unsigned)(high >> 56));
     unsigned written = 8 - used;
     uint64_t rest = bits << written;
     for (; written < len; written += 8) {
