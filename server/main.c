@@ -50,19 +50,13 @@ static void drain_run(struct mail *mail) {
     loop_drain(&program_now->server.loops[index], false);
 }
 
-static void force_run(struct mail *mail) {
-    size_t index = (size_t)(mail - program_now->drain_mail);
-    loop_drain(&program_now->server.loops[index], true);
-}
-
-/* First signal: no new connections, requests in flight are finished. The loops end by themselves then. */
+/* First signal: no new connections, requests in flight are finished. The loops end by themselves then. A
+ * second one ends the process at once, which loses nothing that was acknowledged. */
 static void signal_handle(uv_signal_t *handle, int number) {
     struct program *program = handle->data;
     struct server *server = &program->server;
-    if (program->stopping) {
-        loop_drain(&server->loops[0], true);
-        return;
-    }
+    if (program->stopping)
+        _exit(EXIT_FAILURE);
     program->stopping = true;
     log_info("stopping", LOG_STR("signal", number == SIGINT ? "SIGINT" : "SIGTERM"));
     atomic_store(&server->ready, false);

@@ -65,9 +65,9 @@ class ServerCase(unittest.TestCase):
         return client
 
     def ask(self, data):
-        client = self.client()
-        client.send(data if isinstance(data, bytes) else data.encode())
-        return client.reply()
+        with RawClient(self.server.port) as client:
+            client.send(data if isinstance(data, bytes) else data.encode())
+            return client.reply()
 
     def post(self, body, headers=None, path="/api/v1/write"):
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\n"
