@@ -508,7 +508,7 @@ static bool series_decode(struct decoder *d, struct slice message, struct batch_
         p = sample_run(d, p, end);
         if (LIKELY(p == end))
             break;
-        if (run == run_end && !respell && p[0] == TAG(SERIES_LABEL, WIRE_BYTES)) {
+        if (run == run_end && p[0] == TAG(SERIES_LABEL, WIRE_BYTES)) {
             /* The labels come after something else: that is no reason not to borrow them. */
             run = p;
             run_end = p = label_run(p, end);

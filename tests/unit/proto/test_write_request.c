@@ -115,6 +115,47 @@ static void test_every_prefix(void **state) {
     }
 }
 
+/* A series that ends before its parts do, while what is missing stands behind it in the message: each length
+ * that is too small for the series, with a label of more than 127 bytes and a sample. */
+static void test_every_series_length(void **state) {
+    (void)state;
+    static const uint8_t sample[] = {0x12, 0x10, 0x09, 1,    2,    3,    4,    5,    6,
+                                     7,    8,    0x10, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01};
+    struct buf text, series;
+    buf_init(&text);
+    buf_init(&series);
+    for (int i = 0; i < 140; i++)
+        buf_append_byte(&text, 'x');
+    label_bytes_append(&series, slice_str("a"), slice_str("bcd"));
+    label_bytes_append(&series, slice_str("long"), buf_slice(&text));
+    buf_append(&series, sample, sizeof sample);
+    buf_append(&series, sample, sizeof sample);
+    size_t compared = 0;
+    for (size_t len = 0; len <= series.len; len++) {
+        struct buf message;
+        buf_init(&message);
+        const uint8_t head[] = {0x0a, (uint8_t)(len | 0x80), (uint8_t)(len >> 7)};
+        buf_append(&message, head, sizeof head);
+        buf_append(&message, series.data, series.len);
+        struct slice copy = exact_copy(buf_slice(&message));
+        int status;
+        compared += decode_and_judge(copy, len, &status);
+        /* Between the parts, the rest is a field 2 of WriteRequest, which is unknown. */
+        bool between = (series.len - len) % sizeof sample == 0 && len + 2 * sizeof sample >= series.len;
+        assert_int_equal(status == STATUS_OK, between);
+        exact_free(copy);
+
+        /* And the message with it: now ASan sees a look at what is missing. */
+        copy = exact_copy(slice_of(message.data, sizeof head + len));
+        assert_true(decode_and_judge(copy, len, &status));
+        exact_free(copy);
+        buf_release(&message);
+    }
+    assert_true(compared > series.len / 2);
+    buf_release(&text);
+    buf_release(&series);
+}
+
 /* ---- cases by hand ---- */
 
 /* "0A 02 ..." as bytes. */
@@ -270,6 +311,23 @@ static void test_long_labels_borrowed(void **state) {
     }
 }
 
+/* A long label without its value, at the very end of the message. */
+static void test_long_label_without_value(void **state) {
+    (void)state;
+    uint8_t bytes[3 + 3 + 3 + 140] = {0x0a, 0x92, 0x01, 0x0a, 0x8f, 0x01, 0x0a, 0x8c, 0x01};
+    struct slice copy = exact_copy(slice_of(bytes, sizeof bytes));
+    struct decoded decoded;
+    decode(copy, &decoded);
+    assert_int_equal(decoded.status, STATUS_OK);
+    struct label label;
+    struct slice rest = decoded.batch.series[0].labels;
+    assert_true(label_next(&rest, &label, NULL));
+    assert_int_equal(label.name.len, 140);
+    assert_int_equal(label.value.len, 0);
+    arena_release(&decoded.arena);
+    exact_free(copy);
+}
+
 static void test_samples(void **state) {
     (void)state;
     /* empty; time only; last of two wins; the sender's spelling; a time of ten bytes */
@@ -410,17 +468,12 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_as_protobuf_c),
-        cmocka_unit_test(test_mutants_same_as_protobuf_c),
-        cmocka_unit_test(test_every_prefix),
-        cmocka_unit_test(test_faults_are_told),
-        cmocka_unit_test(test_labels_borrowed_or_spelled_anew),
-        cmocka_unit_test(test_long_labels_borrowed),
-        cmocka_unit_test(test_samples),
-        cmocka_unit_test(test_sample_times),
-        cmocka_unit_test(test_empty_message),
-        cmocka_unit_test(test_memory_is_bounded),
-        cmocka_unit_test(test_message_over_4_gib),
+        cmocka_unit_test(test_same_as_protobuf_c),   cmocka_unit_test(test_mutants_same_as_protobuf_c),
+        cmocka_unit_test(test_every_prefix),         cmocka_unit_test(test_every_series_length),
+        cmocka_unit_test(test_faults_are_told),      cmocka_unit_test(test_labels_borrowed_or_spelled_anew),
+        cmocka_unit_test(test_long_labels_borrowed), cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_sample_times),         cmocka_unit_test(test_empty_message),
+        cmocka_unit_test(test_memory_is_bounded),    cmocka_unit_test(test_message_over_4_gib),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
