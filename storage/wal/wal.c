@@ -289,10 +289,16 @@ static void become_failed(struct wal *wal, int status) {
               LOG_STR("error", status_message(status)), LOG_I64("retry_ms", wal->retry_delay_ms));
 }
 
+/* Begins a segment that somebody waits for: small, and soon followed by one of the usual size. */
+static int segment_begin_soon(struct wal *wal) {
+    return segment_begin(wal, wal->segment_bytes < WAL_FIRST_SEGMENT_BYTES ? wal->segment_bytes
+                                                                           : WAL_FIRST_SEGMENT_BYTES);
+}
+
 int wal_start(struct wal *wal, struct error_detail *detail) {
     ASSERT(!wal->started);
     wal->started = true;
-    int status = segment_begin(wal, wal->segment_bytes);
+    int status = segment_begin_soon(wal);
     if (status < 0) {
         become_failed(wal, status);
         return error_set(detail, status, "making a log segment in %s: %s", wal->dir, status_message(status));
@@ -469,7 +475,7 @@ void wal_tick(struct wal *wal, int64_t now_ms) {
     if (wal->state == WAL_FAILED) {
         if (!retry_due(wal, now_ms))
             return;
-        int status = segment_begin(wal, wal->segment_bytes);
+        int status = segment_begin_soon(wal);
         if (status < 0) {
             become_failed(wal, status);
             return;
@@ -480,7 +486,9 @@ void wal_tick(struct wal *wal, int64_t now_ms) {
         return;
     }
     bool complete = wal->next_filled >= wal->segment_bytes && wal->next_synced;
-    if (complete || wal->offset < wal->header.segment_bytes / 2)
+    bool soon =
+        wal->offset >= wal->header.segment_bytes / 2 || wal->header.segment_bytes < wal->segment_bytes;
+    if (complete || !soon)
         return;
     int64_t waited_ms = now_ms - wal->fill_failed_ms;
     if (wal->fill_failed && waited_ms >= 0 && waited_ms < WAL_RETRY_MS_MAX)

@@ -35,8 +35,9 @@ enum wal_record_type {
     WAL_RECORD_SAMPLES = 2
 };
 
-/* Opens the directory and looks at its segments' headers; blocks. Writes nothing.
- * STATUS_CORRUPT, STATUS_NEWER_FORMAT, STATUS_IO, with `detail`. */
+/* Opens the directory and looks at its segments' headers; blocks. Writes nothing. A damaged header is no
+ * error here: wal_replay counts it. STATUS_NEWER_FORMAT, STATUS_IO, STATUS_NOT_FOUND, STATUS_NO_MEMORY, with
+ * `detail`. */
 int wal_open(const struct wal_options *options, struct error_detail *detail, struct wal **out);
 
 /* Closes files; a group in flight must have ended. */
@@ -68,13 +69,17 @@ struct wal_replay_stats {
 int wal_replay(struct wal *wal, const struct wal_sink *sink, struct error_detail *detail,
                struct wal_replay_stats *stats_out);
 
-/* Makes the first segment for writing (never one that exists); blocks. Call once, after wal_replay. */
+/* Makes the first segment for writing (never one that exists); blocks. Call once, after wal_replay. On error
+ * the log is WAL_FAILED as after a failed commit: the caller may close it, or go on and let wal_tick try
+ * again. */
 int wal_start(struct wal *wal, struct error_detail *detail);
 
 /* Builds the next group. Nothing is written before wal_group_commit.
  *   wal_group_begin → wal_group_append… → wal_group_fits? → wal_group_commit
  *                                              └ no: wal_roll → wal_group_begin again
- * append copies `payload` (1 .. 4 GiB) straight into frames; STATUS_NO_MEMORY leaves the group as it was. */
+ * append copies `payload` straight into frames; STATUS_NO_MEMORY, and STATUS_TOO_LARGE for what no segment
+ * can hold (4 GiB), leave the group as it was. begin and append need WAL_READY: after a failure, wait for
+ * wal_tick. begin also drops a group that was built and not committed. */
 void wal_group_begin(struct wal *wal);
 int wal_group_append(struct wal *wal, enum wal_record_type type, struct slice payload);
 
@@ -105,9 +110,10 @@ enum wal_state wal_state(const struct wal *wal);
 /* The end of the last durable group. */
 wal_position wal_durable(const struct wal *wal);
 
-/* Background steps: pre-creates and zero-fills the next segment a slice at a time (only while no group is in
- * flight it may block for a slice), and after a failure tries, with doubling delays from 100 ms to 5 s, to go
- * on in a new segment. */
+/* Background steps, to be called between two groups and now and then when idle; does nothing while one is in
+ * flight. `now_ms` is only compared with that of other calls. Pre-creates and zero-fills the next segment a
+ * slice at a time (only while no group is in flight it may block for a slice), and after a failure tries,
+ * with doubling delays from 100 ms to 5 s, to go on in a new segment. */
 void wal_tick(struct wal *wal, int64_t now_ms);
 
 /* Segment files on disk, and their bytes. */

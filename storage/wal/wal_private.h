@@ -19,6 +19,10 @@
 /* "type, length" before a record's payload. */
 #define WAL_RECORD_HEAD_MAX ((size_t)20)
 
+/* The segment that a start or a recovery has to wait for is no larger than this; the usual size comes by the
+ * next roll. */
+#define WAL_FIRST_SEGMENT_BYTES ((uint64_t)8 << 20)
+
 #define WAL_SLICE_BYTES ((size_t)1 << 20)
 
 #define WAL_RETRY_MS_MIN 100

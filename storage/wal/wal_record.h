@@ -1,10 +1,10 @@
 /* wal_record.h: the payloads of log records (docs/format/log.md, "Records").
  *
  * SERIES   varint count, then for each: varint slot, varint id, varint label_len, label bytes (canonical).
- * SAMPLES  varint flags (1 = start timestamps follow each sample), varint count, zigzag base time, then for
+ * SAMPLES  varint flags (1 = each sample has a start timestamp), varint count, zigzag base time, then for
  * each sample: zigzag (slot − previous slot − 1) with −1 before the first, zigzag (time − previous time) with
- * the base time before the first, 8 bytes value bits, and with flag 1 zigzag (time − start), 0 for none given
- * as varint 0 and real differences + 1 … (see the byte table)
+ * the base time before the first, 8 bytes value bits, and with flag 1 a varint: 0 for no start, else the
+ * zigzagged (time − start) plus 1 (see the byte table for the one exception).
  *
  * A slot is the series' number inside this log segment's declarations; replay maps it. */
 #ifndef TIDALITE_STORAGE_WAL_RECORD_H

@@ -104,7 +104,7 @@ static int record_read(struct slice data, uint64_t bytes_max, uint64_t *type, st
         return data.len < WAL_RECORD_HEAD_MAX ? STATUS_END : STATUS_CORRUPT;
     if (len == 0 || len > bytes_max)
         return STATUS_CORRUPT;
-    if (len > (size_t)(end - p))
+    if (len > (size_t)(end - p) && !MUTATED(BELIEVE_RECORD_LEN))
         return STATUS_END;
     *payload = slice_of(p, (size_t)len);
     return STATUS_OK;
@@ -165,7 +165,7 @@ static int frame_take(struct replay *replay, const struct wal__frame *frame, uin
     if (carried) {
         memmove(replay->run.data, data.data, data.len);
         replay->run.len = data.len;
-    } else {
+    } else if (data.len > 0) {
         buf_append(&replay->run, data.data, data.len);
     }
     if (replay->run.failed)
