@@ -18,7 +18,7 @@ size_t float_text_fixed(double v, char *out);
  */
 size_t float_text_json(double v, char *out);
 
-/* Go 'g', -1, as in exposition text and %v: exponent where it is < -4 or >= 21. */
+/* Go 'g', -1, as in exposition text and %v: exponent where it is < -4 or >= 6: "1e+06", "0.0001". */
 size_t float_text_go(double v, char *out);
 
 /* The digits themselves: v = 0.d1d2d3… × 10^*point for finite v > 0. Writes at most 17 digits, returns how
