@@ -468,12 +468,19 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_as_protobuf_c),   cmocka_unit_test(test_mutants_same_as_protobuf_c),
-        cmocka_unit_test(test_every_prefix),         cmocka_unit_test(test_every_series_length),
-        cmocka_unit_test(test_faults_are_told),      cmocka_unit_test(test_labels_borrowed_or_spelled_anew),
-        cmocka_unit_test(test_long_labels_borrowed), cmocka_unit_test(test_samples),
-        cmocka_unit_test(test_sample_times),         cmocka_unit_test(test_empty_message),
-        cmocka_unit_test(test_memory_is_bounded),    cmocka_unit_test(test_message_over_4_gib),
+        cmocka_unit_test(test_same_as_protobuf_c),
+        cmocka_unit_test(test_mutants_same_as_protobuf_c),
+        cmocka_unit_test(test_every_prefix),
+        cmocka_unit_test(test_every_series_length),
+        cmocka_unit_test(test_faults_are_told),
+        cmocka_unit_test(test_labels_borrowed_or_spelled_anew),
+        cmocka_unit_test(test_long_labels_borrowed),
+        cmocka_unit_test(test_long_label_without_value),
+        cmocka_unit_test(test_samples),
+        cmocka_unit_test(test_sample_times),
+        cmocka_unit_test(test_empty_message),
+        cmocka_unit_test(test_memory_is_bounded),
+        cmocka_unit_test(test_message_over_4_gib),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
