@@ -22,8 +22,8 @@ class StopTest(unittest.TestCase):
             unexpected = []
 
             def write(n):
+                writer = support.Writer(server.port)
                 try:
-                    writer = support.Writer(server.port)
                     i = 0
                     while True:
                         i += 1
@@ -40,6 +40,8 @@ class StopTest(unittest.TestCase):
                 except OSError as error:
                     if not stopping.is_set():
                         unexpected.append(error)
+                finally:
+                    writer.close()
 
             try:
                 threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
