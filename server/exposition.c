@@ -81,6 +81,8 @@ static bool byte_take(struct slice *rest, uint8_t byte) {
 
 static bool name_take(struct slice *rest, struct slice *name) {
     size_t len = 0;
+    if (rest->len > 0 && rest->data[0] >= '0' && rest->data[0] <= '9')
+        return false;
     while (len < rest->len && is_name_byte(rest->data[len]))
         len++;
     *name = slice_of(rest->data, len);
@@ -124,7 +126,8 @@ static int labels_take(struct exposition *exposition, struct slice *rest, struct
         TRY(value_take(exposition, rest, &labels[*count].value));
         (*count)++;
         blanks_skip(rest);
-        byte_take(rest, ',');
+        if (!byte_take(rest, ',') && (rest->len == 0 || rest->data[0] != '}'))
+            return STATUS_BAD_INPUT;
         blanks_skip(rest);
     }
 out:

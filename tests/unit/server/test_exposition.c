@@ -45,8 +45,9 @@ static void test_lines(void **state) {
 
 static void test_bad_lines(void **state) {
     (void)state;
-    static const char *const bad[] = {"{x=\"1\"} 1", "a",      "a ",       "a x", "a{x=1} 1",  "a{x=\"1} 1",
-                                      "a{x=\"1\" 1", "a{x} 1", "a{x=\"\\", "1.5", "a{x=\"1\"}"};
+    static const char *const bad[] = {"{x=\"1\"} 1", "a",          "a ",          "a x",
+                                      "a{x=1} 1",    "a{x=\"1} 1", "a{x=\"1\" 1", "a{x=\"1\" y=\"2\"} 1",
+                                      "a{x} 1",      "a{x=\"\\",   "1.5",         "a{x=\"1\"}"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct arena arena;
         struct exposition exposition;
