@@ -1,0 +1,282 @@
+/* eval.h: how a checked tree becomes columns. Shared by the files of this folder.
+ *
+ * Every node yields its series one after the other (`next`); a series is its labels and one column: a value
+ * and a presence bit for each step of the node's grid. So an aggregation holds its groups and never its
+ * input. What a node hands out is borrowed until the next call on it, and may be changed in place by the one
+ * who asked; the bytes of label names and values live until the evaluation ends.
+ *
+ * NaN is a value, absence is a bit. A column has room for a second kind of value (native histograms) beside
+ * `values`. */
+#ifndef TIDALITE_QUERY_EVAL_H
+#define TIDALITE_QUERY_EVAL_H
+
+#include <math.h>
+
+#include "base/batch.h"
+#include "query/parse.h"
+
+struct histogram; /* native histograms: not yet */
+
+/* Steps start, start + step, …: `count` of them. An instant query has one. */
+struct grid {
+    int64_t start_ms;
+    int64_t step_ms;
+    size_t count;
+};
+
+static inline int64_t grid_time(const struct grid *grid, size_t step) {
+    return grid->start_ms + (int64_t)step * grid->step_ms;
+}
+
+static inline size_t bits_words(size_t count) {
+    return (count + 63) / 64;
+}
+
+static inline bool bits_get(const uint64_t *bits, size_t i) {
+    return (bits[i >> 6] >> (i & 63)) & 1;
+}
+
+static inline void bits_set(uint64_t *bits, size_t i) {
+    bits[i >> 6] |= UINT64_C(1) << (i & 63);
+}
+
+static inline void bits_clear(uint64_t *bits, size_t i) {
+    bits[i >> 6] &= ~(UINT64_C(1) << (i & 63));
+}
+
+void bits_fill(uint64_t *bits, size_t count);
+bool bits_any(const uint64_t *bits, size_t count);
+size_t bits_count(const uint64_t *bits, size_t count);
+
+/* for (BITS_EACH(i, bits, count)) visits the set bits. */
+size_t bits_next(const uint64_t *bits, size_t from, size_t count);
+#define BITS_EACH(i, bits, count)                                                                            \
+    size_t i = bits_next((bits), 0, (count));                                                                \
+    i < (count);                                                                                             \
+    i = bits_next((bits), i + 1, (count))
+
+struct eval_series {
+    struct label *labels; /* in name order */
+    size_t label_count;
+    double *values;
+    uint64_t *present;
+};
+
+struct eval_node {
+    int (*next)(struct eval_node *node, struct eval_series *out); /* STATUS_OK, STATUS_END, or negative */
+    void (*release)(struct eval_node *node);                      /* NULL: all is in the arena */
+    struct eval *eval;
+    struct eval_node *made_before;
+    struct grid grid;
+    bool unique_nameless; /* no two series are equal once the name is dropped */
+};
+
+struct annotation {
+    bool is_info;
+    const char *text;
+    size_t at;
+    /* For the monotonicity note, which sums up: */
+    bool is_monotonicity;
+    double bucket_min, bucket_max, diff_max;
+    uint64_t count;
+    int64_t time_min_ms, time_max_ms;
+};
+
+struct eval {
+    struct storage *storage;
+    const struct limits *limits;
+    const struct clock *clock;
+    const struct query_request *request;
+    struct query_error *error;
+    struct arena arena; /* everything that lives as long as the evaluation */
+    const struct arena *result_arena; /* of the result: bounded alike */
+    struct eval_node *nodes;
+    uint64_t deadline_ns;
+    uint64_t seed; /* of label hashes */
+    unsigned ticks;
+    int64_t end_ms; /* of the last step */
+
+    uint64_t samples_held; /* in kept columns */
+    uint64_t samples_total;
+    uint64_t samples_peak;
+
+    struct annotation *annotations;
+    size_t annotation_count;
+};
+
+/* ---- Failing ------------------------------------------------------------------------------------------- */
+
+int eval_fail(struct eval *eval, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int eval_unsupported(struct eval *eval, const char *what);
+int eval_duplicate(struct eval *eval); /* "vector cannot contain metrics with the same labelset" */
+
+/* From the arena, zeroed; NULL when it fails, and then eval_no_room gives the status and fills the error. */
+void *eval_alloc(struct eval *eval, size_t bytes);
+int eval_no_room(struct eval *eval);
+
+/* Deadline and cancellation, looked at every few calls. */
+int eval_tick(struct eval *eval);
+
+/* `count` samples in a buffer for now, beside those held: STATUS_BUDGET if that is too much. */
+int eval_samples_check(struct eval *eval, uint64_t count);
+
+/* ---- Nodes ------------------------------------------------------------------------------------------------
+ */
+
+void *node_new(struct eval *eval, size_t bytes, struct grid grid,
+               int (*next)(struct eval_node *node, struct eval_series *out));
+
+/* The node for an expression of type instant vector. */
+int node_build(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
+
+/* A scalar expression at every step. */
+int scalar_eval(struct eval *eval, struct ast *ast, struct grid grid, double *values);
+int scalar_column(struct eval *eval, struct ast *ast, struct grid grid, double **out);
+
+static inline int node_next(struct eval_node *node, struct eval_series *out) {
+    return node->next(node, out);
+}
+
+/* Ends what the nodes of an evaluation hold outside the arena. */
+void nodes_release(struct eval *eval);
+
+/* Joins series of equal labels. Where two have a value at the same step, or always if `strict`: an error. */
+int merge_node(struct eval *eval, struct eval_node *child, bool strict, const char *error_text,
+               struct eval_node **out);
+
+int selector_node(struct eval *eval, struct ast *ast, struct grid grid, bool timestamps,
+                  struct eval_node **out);
+int range_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
+int call_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
+int aggregate_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
+int binary_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
+int unary_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
+int histogram_quantile_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
+
+/* A binary operator on two numbers. False: a comparison that filters. */
+bool operator_apply(enum token_kind op, double left, double right, double *out);
+
+/* ---- Samples of a range
+ * ------------------------------------------------------------------------------------ */
+
+/* The series of a range vector with all samples that any window of the grid may need, stale markers taken
+ * out. */
+struct range_source {
+    struct eval *eval;
+    struct grid grid;
+    int64_t range_ms;
+    int64_t offset_ms;
+    bool is_fixed; /* by @: all steps look at fixed_ms */
+    int64_t fixed_ms;
+    bool unique_nameless;
+
+    struct storage_selection *selection; /* of a selector */
+    size_t index;
+    int64_t time_min_ms, time_max_ms;
+    struct eval_node *child; /* of a subquery */
+
+    struct label *labels;
+    size_t label_count;
+    struct sample_columns columns;
+};
+
+int range_source_open(struct eval *eval, struct ast *ast, struct grid grid, struct range_source *source);
+int range_source_next(struct range_source *source); /* STATUS_OK, STATUS_END, or negative */
+void range_source_close(struct range_source *source);
+
+/* ---- Labels
+ * ---------------------------------------------------------------------------------------------------- */
+
+#define NAME_LABEL slice_str(LABEL_NAME_METRIC)
+
+struct slice labels_get(const struct label *labels, size_t count, struct slice name);
+int labels_compare(const struct label *a, size_t a_count, const struct label *b, size_t b_count);
+bool labels_equal(const struct label *a, size_t a_count, const struct label *b, size_t b_count);
+
+/* Takes __name__, __type__ and __unit__ out. */
+void labels_drop_name(struct eval_series *series);
+
+/* `{a="b", c="d"}`, the name inside too. */
+void labels_print_braces(struct buf *buf, const struct label *labels, size_t count);
+
+/* Sets (or with an empty value takes out) one label in an array that has room for one more. */
+void labels_set(struct label *labels, size_t *count, struct slice name, struct slice value);
+
+/* Those labels whose name is in the sorted list (`keep`), or those whose name is not; never __name__ unless
+ * kept by name. */
+size_t labels_select(const struct label *labels, size_t count, const struct slice *names, size_t name_count,
+                     bool keep, struct label *out);
+
+/* A sorted copy without duplicates. */
+int names_sort(struct eval *eval, const struct slice *names, size_t count, struct slice **out,
+               size_t *count_out);
+
+int labels_keep(struct eval *eval, const struct label *labels, size_t count, struct label **out);
+
+/* Label sets → 0, 1, 2, …: groups. */
+struct label_set {
+    uint64_t hash;
+    struct label *labels;
+    size_t label_count;
+};
+struct label_table {
+    struct label_set *sets;
+    size_t count;
+    size_t capacity;
+    uint32_t *slots; /* index + 1 */
+    size_t slot_count;
+};
+int label_table_find(struct eval *eval, struct label_table *table, const struct label *labels, size_t count,
+                     size_t *index_out, bool *added_out);
+/* SIZE_MAX if it is not there. */
+size_t label_table_get(const struct eval *eval, const struct label_table *table, const struct label *labels,
+                       size_t count);
+
+/* ---- Columns
+ * ------------------------------------------------------------------------------------------------- */
+
+/* A column put away: only the values that are there. Counts against the budget. */
+struct kept_column {
+    double *values;
+    uint64_t *present;
+    size_t count;
+};
+int column_keep(struct eval *eval, const struct grid *grid, const struct eval_series *series,
+                struct kept_column *out);
+void column_unpack(const struct grid *grid, const struct kept_column *kept, double *values,
+                   uint64_t *present);
+
+struct kept_series {
+    struct label *labels;
+    size_t label_count;
+    struct kept_column column;
+};
+int series_keep(struct eval *eval, const struct grid *grid, const struct eval_series *series,
+                struct kept_series *out);
+
+/* A growing array in the arena. */
+void *eval_push(struct eval *eval, void *items, size_t count, size_t item_bytes);
+
+/* ---- Sums, annotations
+ * ----------------------------------------------------------------------------------------- */
+
+/* Kahan and Neumaier: *sum + *c is the sum. */
+static inline void kahan_add(double value, double *sum, double *c) {
+    double t = *sum + value;
+    if (isinf(t))
+        *c = 0;
+    else if (fabs(*sum) >= fabs(value))
+        *c += (*sum - t) + value;
+    else
+        *c += (value - t) + *sum;
+    *sum = t;
+}
+
+int annotate(struct eval *eval, bool is_info, size_t at, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+struct annotation *annotation_find(struct eval *eval, bool is_info, const char *text, size_t at);
+
+/* A double as Go's %g. */
+void go_float(double v, char out[64]);
+
+#endif
