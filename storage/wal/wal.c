@@ -259,6 +259,7 @@ static int segment_begin(struct wal *wal, uint64_t bytes) {
     wal->group_number = 0;
     metric_add(METRIC_wal_segments_opened, 1);
     metric_set(METRIC_wal_segments, wal->segment_count);
+    metric_set(METRIC_wal_disk_bytes, wal_disk_bytes(wal));
     log_debug("log segment opened", LOG_STR("path", to));
 out:
     if (status < 0)
@@ -498,6 +499,7 @@ void wal_tick(struct wal *wal, int64_t now_ms) {
     if (status == STATUS_OK)
         status = next_sync(wal);
     wal->fill_failed = status < 0;
+    metric_set(METRIC_wal_disk_bytes, wal_disk_bytes(wal));
     if (status < 0) {
         /* No failure of the log: this segment has room. Trying again waits. */
         next_drop(wal);

@@ -338,6 +338,7 @@ static void test_metrics(void **state) {
     assert_int_equal(metric_get(METRIC_wal_bytes), 2 * FRAME);
     assert_int_equal(metric_get(METRIC_wal_segments), 1);
     assert_int_equal(metric_get(METRIC_wal_segments_opened), 1);
+    assert_int_equal(metric_get(METRIC_wal_disk_bytes), 64 * FRAME);
     fixture_close(&f);
 }
 
