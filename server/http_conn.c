@@ -1,7 +1,7 @@
 /* http_conn.c: the reading half of a connection.
  *
  * One request at a time: while one is at work, what arrives behind it is kept in `pending`, up to
- * PENDING_BYTES_MAX, then reading pauses until it is answered. So answers are in order, and a client that
+ * the limit pipeline_bytes_max, then reading pauses until it is answered. So answers are in order, and a client that
  * pipelines without reading costs a bounded buffer. A request is answered in a later turn of the loop than
  * the one before it: a long pipeline does not starve the others.
  *
@@ -20,7 +20,7 @@
 #include "base/metrics.h"
 #include "server/api.h"
 
-#define PENDING_BYTES_MAX    ((size_t)256 << 10)
+#define FRAMING_BYTES_MIN    ((uint64_t)64 << 10) /* of chunk framing that every body may have */
 #define BODY_SMALL_BYTES_MAX ((uint64_t)64 << 10)
 #define LINGER_MS            2000
 #define LINGER_BYTES_MAX     ((uint64_t)64 << 20)
@@ -373,7 +373,7 @@ static bool body_feed(struct connection *connection, struct slice *data) {
         /* Framing has no bound of its own: chunks of one byte are legal, megabytes of chunk extensions are
          * not wanted. */
         connection->body_raw_bytes += len;
-        if (connection->body_raw_bytes > connection->body_bytes_max * 8 + PENDING_BYTES_MAX) {
+        if (connection->body_raw_bytes > connection->body_bytes_max * 8 + FRAMING_BYTES_MIN) {
             connection_refuse(connection, 400, "malformed HTTP request: too much chunk framing");
             return false;
         }
@@ -459,7 +459,8 @@ static void read_handle(uv_stream_t *stream, ssize_t got, const uv_buf_t *buffer
         return;
     }
     connection_feed(connection, slice_of(buffer->base, (size_t)got));
-    if (connection->state != CONNECTION_CLOSED && connection->pending.len > PENDING_BYTES_MAX)
+    if (connection->state != CONNECTION_CLOSED &&
+        connection->pending.len > limits_of(connection)->pipeline_bytes_max)
         reading_set(connection, false);
 }
 
@@ -524,7 +525,7 @@ void connection_reply_done(struct connection *connection) {
     }
     if (connection->end_seen && connection->state <= CONNECTION_READ_BODY)
         connection_close(connection);
-    else if (connection->pending.len <= PENDING_BYTES_MAX)
+    else if (connection->pending.len <= limits_of(connection)->pipeline_bytes_max)
         reading_set(connection, true);
 }
 
