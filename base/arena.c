@@ -10,6 +10,11 @@
 #define ARENA_KEEP_BYTES_MAX      ((size_t)1 << 20)
 #define ARENA_ALIGN               ((size_t)16)
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1 /* clang says it this way */
+#endif
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #define RED_ZONE_BYTES          ((size_t)16)

@@ -41,7 +41,8 @@ struct query_error {
 struct query_request {
     struct slice text;
     bool range;       /* false: instant, at start_ms == end_ms */
-    int64_t start_ms; /* a range's steps: start, start + step, … <= end; the caller has checked the order and step > 0 */
+    int64_t start_ms; /* a range's steps: start, start + step, … <= end; the caller has checked the order and
+                         step > 0 */
     int64_t end_ms;
     int64_t step_ms; /* 0 for instant */
     int64_t lookback_ms;
@@ -52,8 +53,9 @@ struct query_request {
 
 struct query_result;
 
-/* Parses, checks and evaluates. STATUS_OK with *out, or a negative status (BAD_QUERY, EXECUTION, BUDGET, TIMEOUT, CANCELLED,
- * NO_MEMORY, CORRUPT) with *error filled. Budgets come from `limits`: samples, bytes, nesting, text length. */
+/* Parses, checks and evaluates. STATUS_OK with *out, or a negative status (BAD_QUERY, EXECUTION, BUDGET,
+ * TIMEOUT, CANCELLED, NO_MEMORY, CORRUPT) with *error filled. Budgets come from `limits`: samples, bytes,
+ * nesting, text length. */
 int query_run(struct storage *storage, const struct limits *limits, const struct clock *clock,
               const struct query_request *request, struct query_error *error, struct query_result **out);
 void query_result_free(struct query_result *result);
@@ -72,7 +74,8 @@ struct query_json_cursor {
 bool query_result_json(const struct query_result *result, struct query_json_cursor *cursor, size_t bytes,
                        struct buf *out);
 
-/* Annotations, without duplicates, at most ten of each kind and then "N more … omitted". Borrowed from the result. */
+/* Annotations, without duplicates, at most ten of each kind and then "N more … omitted". Borrowed from the
+ * result. */
 size_t query_result_warnings(const struct query_result *result, const char *const **texts);
 size_t query_result_infos(const struct query_result *result, const char *const **texts);
 
@@ -84,9 +87,9 @@ struct query_stats {
 };
 void query_result_stats(const struct query_result *result, struct query_stats *out);
 
-/* Parses a series selector (as in match[]): matchers into `arena`, patterns compiled. The matchers stay valid until selector_release
- * (patterns hold memory outside the arena). BAD_QUERY with *error, also when every matcher can match the empty
- * string. */
+/* Parses a series selector (as in match[]): matchers into `arena`, patterns compiled. The matchers stay valid
+ * until selector_release (patterns hold memory outside the arena). BAD_QUERY with *error, also when every
+ * matcher can match the empty string. */
 struct query_selector {
     struct matcher *matchers;
     size_t count;

@@ -1,11 +1,12 @@
 /* chunk.h: up to CHUNK_SAMPLES_MAX samples of one series as bits: delta-of-delta times, XORed values.
  *
- * Source: Gorilla (Pelkonen et al., VLDB 2015, §4.1) in the bit layout of Prometheus' XOR2 chunk (docs/format/chunk.md
- * gives the table), without XOR2's three header bytes: the sample count and the start-timestamp byte stand beside the bits,
- * in struct chunk_info. A regular unchanged sample costs 1 bit, a stale marker 5, an absent start timestamp none.
+ * Source: Gorilla (Pelkonen et al., VLDB 2015, §4.1) in the bit layout of Prometheus' XOR2 chunk
+ * (docs/format/chunk.md gives the table), without XOR2's three header bytes: the sample count and the
+ * start-timestamp byte stand beside the bits, in struct chunk_info. A regular unchanged sample costs 1 bit, a
+ * stale marker 5, an absent start timestamp none.
  *
- * Lossless for every bit pattern of value, time and start. Times need not ascend for the codec; the head decides order.
- * Not safe for concurrent use of one chunk; no call blocks. */
+ * Lossless for every bit pattern of value, time and start. Times need not ascend for the codec; the head
+ * decides order. Not safe for concurrent use of one chunk; no call blocks. */
 #ifndef TIDALITE_STORAGE_CHUNK_H
 #define TIDALITE_STORAGE_CHUNK_H
 
@@ -22,10 +23,12 @@
 /* What must be known beside the bits to read them. */
 struct chunk_info {
     uint8_t sample_count;
-    uint8_t start_byte; /* XOR2's: bit 7 = the first sample has a start; bits 0-6 = first index at which it changed, 0 = never */
+    uint8_t start_byte; /* XOR2's: bit 7 = the first sample has a start; bits 0-6 = first index at which it
+                           changed, 0 = never */
 };
 
-/* A chunk being written: 40 bytes inside its series. `bytes` comes from and goes back to the caller's allocator. */
+/* A chunk being written: 40 bytes inside its series. `bytes` comes from and goes back to the caller's
+ * allocator. */
 struct chunk_open {
     uint8_t *bytes;         /* NULL while empty */
     int64_t time_ms;        /* of the last sample */
@@ -61,11 +64,13 @@ uint64_t chunk_last_value_bits(const struct chunk_open *chunk);
 int chunk_append(struct chunk_open *chunk, struct sample sample, int64_t start_ms, chunk_grow_fn grow,
                  void *grow_context);
 
-/* The written bits, padded with zero bits to a byte: borrowed, changed by the next append. What chunk_decode reads. */
+/* The written bits, padded with zero bits to a byte: borrowed, changed by the next append. What chunk_decode
+ * reads. */
 struct slice chunk_bytes(const struct chunk_open *chunk);
 
-/* Appends the samples with time_min_ms <= time <= time_max_ms to *columns, in chunk order. Checks every length: STATUS_CORRUPT
- * if the bits end early or bytes are left over, STATUS_NO_MEMORY; then *columns keeps its old count. */
+/* Appends the samples with time_min_ms <= time <= time_max_ms to *columns, in chunk order. Checks every
+ * length: STATUS_CORRUPT if the bits end early or bytes are left over, STATUS_NO_MEMORY; then *columns keeps
+ * its old count. */
 int chunk_decode(struct slice bytes, struct chunk_info info, int64_t time_min_ms, int64_t time_max_ms,
                  struct sample_columns *columns);
 
