@@ -503,6 +503,110 @@ class ProtocolTest(ServerCase):
         self.assertTrue(wait_until(lambda: self.metric("tidalite_http_connections_open") <= 6))
 
 
+class QueryTest(ServerCase):
+    """The frame around queries; what they compute is tested in query/."""
+    flags = ("--query-concurrency", "1", "--query-queue", "2", "--loops", "2")
+    HEAVY = ("/api/v1/query_range?query=sum(count_over_time(heavy%5B1h%5D)%2Bcount_over_time(heavy%5B59m%5D))"
+             "&start={}&end={}&step=1")
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.begin = now_ms() // 1000 * 1000 - 7200000
+        for first in range(0, 2000, 500):
+            rows = [({"__name__": "heavy", "n": str(n)}, [(cls.begin + i * 60000, float(i)) for i in range(100)])
+                    for n in range(first, first + 500)]
+            if cls.server.write(rows)[0] != 204:
+                raise AssertionError("the samples were not taken")
+        cls.heavy = cls.HEAVY.format(cls.begin // 1000, cls.begin // 1000 + 10000)
+
+    def start_heavy(self, extra=""):
+        client = self.client()
+        client.send(f"GET {self.heavy}{extra} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return client
+
+    def idle(self):
+        return wait_until(lambda: self.metric("tidalite_queries_active") == 0, 60)
+
+    def test_bytes(self):
+        """Every byte of an answer is as Prometheus writes it."""
+        self.assertEqual(self.server.write(series("one", 1.5, self.begin + 1, z="<&>"))[0], 204)
+        at = f"{(self.begin + 1000) / 1000:.3f}".rstrip("0").rstrip(".")
+        for path, body in (
+                (f"query?query=one&time={at}",
+                 '{"resultType":"vector","result":[{"metric":{"__name__":"one","z":"<&>"},"value":[%s,"1.5"]}]}' % at),
+                (f"query?query=1%2B1&time={at}", '{"resultType":"scalar","result":[%s,"2"]}' % at),
+                (f"query?query=none&time={at}", '{"resultType":"vector","result":[]}'),
+                (f"query_range?query=one&start={at}&end={at}&step=1",
+                 '{"resultType":"matrix","result":[{"metric":{"__name__":"one","z":"<&>"},"values":[[%s,"1.5"]]}]}' % at)):
+            code, got = self.server.get("/api/v1/" + path)
+            self.assertEqual((code, got.decode()), (200, '{"status":"success","data":' + body + "}"))
+
+    def test_errors(self):
+        code, body = self.server.get("/api/v1/query", query="sum(")
+        answer = json.loads(body)
+        self.assertEqual((code, answer["errorType"]), (400, "bad_data"))
+        self.assertRegex(answer["error"], r'^invalid parameter "query": 1:\d+: parse error: ')
+        code, body = self.server.get("/api/v1/query?query=heavy&timeout=0s")
+        self.assertEqual((code, json.loads(body)["errorType"]), (503, "timeout"))
+
+    def test_stats(self):
+        code, body = self.server.get("/api/v1/query", query="heavy", stats="true", time=self.begin / 1000)
+        data = json.loads(body)["data"]
+        self.assertEqual((code, list(data)), (200, ["resultType", "result", "stats"]))
+        self.assertEqual(data["stats"]["samples"]["totalQueryableSamples"], 2000)
+        self.assertIn("execTotalTime", data["stats"]["timings"])
+
+    def test_limit(self):
+        code, body = self.server.get("/api/v1/query", query="heavy", limit=3, time=self.begin / 1000)
+        answer = json.loads(body)
+        self.assertEqual((code, len(answer["data"]["result"])), (200, 3))
+        self.assertEqual(answer["warnings"], ["results truncated due to limit"])
+
+    def test_timeout(self):
+        client = self.start_heavy("&timeout=50ms")
+        reply = client.reply()
+        self.assertEqual((reply.code, json.loads(reply.body)["errorType"]), (503, "timeout"))
+
+    def test_client_gone(self):
+        """The query of a client that hangs up is stopped."""
+        self.assertTrue(self.idle())
+        begin = time.monotonic()
+        self.assertEqual(self.start_heavy().reply().code, 200)
+        whole_s = time.monotonic() - begin
+        failed = self.metric("tidalite_queries_failed_total")
+        client = self.start_heavy()
+        self.assertTrue(wait_until(lambda: self.metric("tidalite_queries_active") == 1))
+        begin = time.monotonic()
+        client.close()
+        self.assertTrue(self.idle())
+        self.assertLess(time.monotonic() - begin, max(whole_s / 2, 0.5))
+        self.assertEqual(self.metric("tidalite_queries_failed_total"), failed + 1)
+
+    def test_queue(self):
+        """One runs, two wait, more are refused, and the rest of the server does not notice."""
+        self.assertTrue(self.idle())
+        first = self.start_heavy()
+        self.assertTrue(wait_until(lambda: self.metric("tidalite_queries_active") == 1))
+        clients = [self.start_heavy() for _ in range(5)]
+        refused = 0
+        for client in clients:
+            client.socket.settimeout(0.3)
+            try:
+                reply = client.reply()
+            except socket.timeout:
+                continue
+            self.assertEqual((reply.code, json.loads(reply.body)["errorType"]), (503, "unavailable"))
+            self.assertGreater(int(reply.headers["retry-after"]), 0)
+            refused += 1
+        self.assertGreaterEqual(refused, 1)
+        self.assertEqual(self.server.get("/-/healthy")[0], 200)
+        self.assertEqual(self.server.write(series("beside_queries"))[0], 204)
+        for client in [first, *clients]:
+            client.close()
+        self.assertTrue(self.idle())
+
+
 class LimitTest(ServerCase):
     """Limits small enough to be reached."""
     flags = ("--max-connections", "4", "--read-timeout", "1s", "--write-timeout", "1s", "--cors-origin",
