@@ -54,7 +54,6 @@ struct binary {
     size_t conflict_group, conflict_entry;
     struct kept_series conflict_with;
 
-    uint64_t *many_any;
     struct eval_series current; /* of the many side */
     size_t entry_next;          /* entries still to pair with it; index + 1 */
     double *one_values;
@@ -154,16 +153,12 @@ static int many_next(struct binary *binary) {
     for (;;) {
         int status = node_next(binary->many, &binary->current);
         size_t words = bits_words(binary->base.grid.count);
-        if (status == STATUS_END) {
-            for (size_t i = 0; i < words; i++) {
-                if ((binary->conflict[i] & binary->many_any[i]) != 0)
-                    return conflict_fail(binary);
-            }
-        }
         if (status != STATUS_OK)
             return status;
-        for (size_t i = 0; i < words; i++)
-            binary->many_any[i] |= binary->current.present[i];
+        for (size_t i = 0; i < words; i++) {
+            if ((binary->conflict[i] & binary->current.present[i]) != 0)
+                return conflict_fail(binary);
+        }
         size_t label_count = signature_of(&binary->signature, &binary->current, binary->scratch);
         size_t index = label_table_get(binary->base.eval, &binary->table, binary->scratch, label_count);
         if (index == SIZE_MAX)
@@ -175,10 +170,6 @@ static int many_next(struct binary *binary) {
         for (size_t i = 0; i < words; i++) {
             uint64_t both = group->present[i] & binary->current.present[i];
             if ((both & group->matched[i]) != 0) {
-                for (size_t k = 0; k < words; k++) {
-                    if ((binary->conflict[k] & binary->many_any[k]) != 0)
-                        return conflict_fail(binary);
-                }
                 return eval_fail(binary->base.eval,
                                  "multiple matches for labels: many-to-one matching must be explicit "
                                  "(group_left/group_right)");
@@ -192,7 +183,8 @@ static int many_next(struct binary *binary) {
 static void result_labels(struct binary *binary, const struct one_entry *entry, struct eval_series *out) {
     const struct eval_series *many = &binary->current;
     bool drop_name = !op_is_comparison(binary->ast->binary.op) || binary->ast->binary.return_bool;
-    memcpy(binary->labels, many->labels, many->label_count * sizeof *many->labels);
+    if (many->label_count > 0)
+        memcpy(binary->labels, many->labels, many->label_count * sizeof *many->labels);
     out->labels = binary->labels;
     out->label_count = many->label_count;
     if (!binary->is_grouped) {
@@ -381,10 +373,9 @@ int vector_binary_node(struct eval *eval, struct ast *ast, struct grid grid, str
     binary->one_present = eval_alloc(eval, bits);
     binary->present = eval_alloc(eval, bits);
     binary->conflict = eval_alloc(eval, bits);
-    binary->many_any = eval_alloc(eval, bits);
     if (binary->scratch == NULL || binary->labels == NULL || binary->one_values == NULL ||
         binary->values == NULL || binary->one_present == NULL || binary->present == NULL ||
-        binary->conflict == NULL || binary->many_any == NULL)
+        binary->conflict == NULL)
         return eval_no_room(eval);
     TRY(names_sort(eval, matching->labels, matching->label_count, &binary->signature.names,
                    &binary->signature.name_count));

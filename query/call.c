@@ -661,7 +661,8 @@ static int relabel_next(struct eval_node *node, struct eval_series *out) {
         return status;
     struct buf *text = &relabel->text;
     buf_clear(text);
-    memcpy(relabel->labels, series.labels, series.label_count * sizeof *series.labels);
+    if (series.label_count > 0)
+        memcpy(relabel->labels, series.labels, series.label_count * sizeof *series.labels);
     bool change = true;
     if (relabel->regex != NULL) {
         struct slice source = labels_get(series.labels, series.label_count, ast_unparen(args[3])->string);

@@ -61,14 +61,16 @@ void text_position(struct slice text, size_t at, char out[48]) {
     snprintf(out, 48, "%zu:%zu", line, at - line_start + 1);
 }
 
-/* Cuts at a code point, so that a long error stays UTF-8. */
-static void error_cut(struct query_error *error, int len) {
-    if (len < QUERY_ERROR_BYTES)
-        return;
-    size_t end = QUERY_ERROR_BYTES - 1;
-    while (end > 0 && !utf8_valid(slice_of(error->text, end)))
-        end--;
-    error->text[end] = 0;
+/* What texts quote may hold any bytes, and a long one is cut anywhere: what is left is made UTF-8. */
+static void error_clean(struct query_error *error) {
+    uint8_t *p = (uint8_t *)error->text, *end = p + strlen(error->text);
+    uint32_t code;
+    while (p < end) {
+        size_t len = utf8_decode(p, end, &code);
+        if (len == 0)
+            *p = '?';
+        p += len > 0 ? len : 1;
+    }
 }
 
 static int parse_error_setv(struct query_error *error, struct slice text, size_t at, const char *format,
@@ -77,8 +79,8 @@ static int parse_error_setv(struct query_error *error, struct slice text, size_t
     text_position(text, at, position);
     error->type = QUERY_ERROR_BAD_DATA;
     int len = snprintf(error->text, sizeof error->text, "%s: parse error: ", position);
-    len += vsnprintf(error->text + len, sizeof error->text - (size_t)len, format, args);
-    error_cut(error, len);
+    vsnprintf(error->text + len, sizeof error->text - (size_t)len, format, args);
+    error_clean(error);
     return STATUS_BAD_QUERY;
 }
 
@@ -734,6 +736,20 @@ static bool matcher_make(struct parser *parser, struct ast *selector, size_t sta
     return matcher_push(parser, selector, matcher);
 }
 
+static void *name_twice(struct parser *parser, size_t at, struct slice a, struct slice b) {
+    struct buf text;
+    buf_init(&text);
+    text_quote(&text, a);
+    buf_append_str(&text, " or ");
+    text_quote(&text, b);
+    if (text.failed)
+        fail_memory(parser);
+    else
+        fail(parser, at, "metric name must not be set twice: %.*s", (int)text.len, (const char *)text.data);
+    buf_release(&text);
+    return NULL;
+}
+
 /* { … }, the brace is the current token. */
 static bool matchers_parse(struct parser *parser, struct ast *selector) {
     advance(parser);
@@ -763,8 +779,7 @@ static bool matchers_parse(struct parser *parser, struct ast *selector) {
         } else if (first.kind == TOKEN_STRING && (op == TOKEN_COMMA || op == TOKEN_RIGHT_BRACE)) {
             /* {"a metric name"} */
             if (selector->selector.name.data != NULL) {
-                fail(parser, first.start, "metric name must not be set twice: \"%.*s\" or \"%.*s\"",
-                     SLICE_ARGS(selector->selector.name), SLICE_ARGS(name));
+                name_twice(parser, first.start, selector->selector.name, name);
                 return false;
             }
             selector->selector.name = name;
@@ -797,8 +812,7 @@ static struct ast *selector_parse(struct parser *parser, struct token name) {
         for (size_t i = 0; i < ast->selector.matcher_count; i++) {
             struct matcher *matcher = &ast->selector.matchers[i];
             if (slice_equal(matcher->name, slice_str(LABEL_NAME_METRIC)))
-                return fail(parser, ast->start, "metric name must not be set twice: \"%.*s\" or \"%.*s\"",
-                            SLICE_ARGS(ast->selector.name), SLICE_ARGS(matcher->value));
+                return name_twice(parser, ast->start, ast->selector.name, matcher->value);
         }
         struct matcher matcher = {
             .kind = MATCHER_EQUAL, .name = slice_str(LABEL_NAME_METRIC), .value = ast->selector.name};

@@ -115,8 +115,10 @@ static bool labels_parse(struct run *run, const char *text, size_t len, struct l
     }
     labels = arena_alloc(&run->arena, (selector.count + 1) * sizeof *labels);
     ASSERT(labels != NULL);
-    for (size_t i = 0; i < selector.count; i++)
-        labels[count++] = (struct label){selector.matchers[i].name, selector.matchers[i].value};
+    for (size_t i = 0; i < selector.count; i++) {
+        if (selector.matchers[i].value.len > 0) /* an empty label is none */
+            labels[count++] = (struct label){selector.matchers[i].name, selector.matchers[i].value};
+    }
     for (size_t i = 1; i < count; i++) {
         for (size_t k = i; k > 0 && slice_compare(labels[k].name, labels[k - 1].name) < 0; k--) {
             struct label swap = labels[k];
@@ -137,10 +139,18 @@ static bool number_read(const char **p, double *out) {
         *p += 5;
         return true;
     }
-    *out = strtod(*p, &end);
-    if (end == *p)
+    /* Without the repetition behind it: strtod would read 0x10 as hexadecimal. */
+    char copy[64];
+    size_t len = 0;
+    while (len < sizeof copy - 1 && (*p)[len] != 0 && (*p)[len] != 'x' && (*p)[len] != ' ') {
+        copy[len] = (*p)[len];
+        len++;
+    }
+    copy[len] = 0;
+    *out = strtod(copy, &end);
+    if (end == copy)
         return false;
-    *p = end;
+    *p += end - copy;
     return true;
 }
 
