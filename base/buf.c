@@ -24,7 +24,8 @@ void buf_clear(struct buf *buf) {
 uint8_t *buf_reserve(struct buf *buf, size_t more) {
     if (buf->failed)
         return NULL;
-    if (more > buf->capacity - buf->len) {
+    /* The first call makes the memory even for 0 bytes: NULL is the answer to failure only. */
+    if (buf->data == NULL || more > buf->capacity - buf->len) {
         if (more > SIZE_MAX / 2 - buf->len) {
             buf->failed = true;
             return NULL;

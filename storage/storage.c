@@ -232,7 +232,7 @@ void storage_status(struct storage *storage, struct storage_status *out) {
         .series = series_count(storage->series),
         .samples = atomic_load(&storage->samples_applied),
         .log_segments = metric_get(METRIC_wal_segments),
-        .log_bytes = metric_get(METRIC_wal_segments) * storage->options.limits->log_segment_bytes,
+        .log_bytes = metric_get(METRIC_wal_disk_bytes),
         .replay_ms = storage->replay_ms,
         .memory_series_bytes = series_memory_bytes(storage->series),
         .memory_chunk_bytes = head_memory_bytes(storage->head),
