@@ -30,14 +30,14 @@ struct chunk_info {
 /* A chunk being written: 40 bytes inside its series. `bytes` comes from and goes back to the caller's
  * allocator. */
 struct chunk_open {
-    uint8_t *bytes;         /* NULL while empty */
-    int64_t time_ms;        /* of the last sample */
-    int64_t delta_ms;       /* between the last two */
+    uint8_t *bytes;   /* NULL before the first sample; once starts are used, its last 8 hold their state */
+    int64_t time_ms;  /* of the last sample */
+    int64_t delta_ms; /* between the last two */
     uint64_t baseline_bits; /* the last value that was not stale: what the next is XORed with */
     uint16_t bit_count;     /* written so far */
     uint16_t capacity;      /* bytes at `bytes` */
-    uint8_t leading;        /* of the value window; CHUNK_WINDOW_NONE before the first */
-    uint8_t trailing;
+    uint8_t leading;        /* of the value window; 255 before the first */
+    uint8_t trailing;       /* likewise; bit 7: the last sample was a stale marker */
     struct chunk_info info;
 };
 _Static_assert(sizeof(struct chunk_open) == 40, "one chunk_open per series: its size is a promise");
@@ -47,7 +47,7 @@ _Static_assert(sizeof(struct chunk_open) == 40, "one chunk_open per series: its 
 typedef uint8_t *(*chunk_grow_fn)(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
                                   size_t *capacity);
 
-/* A zeroed chunk_open is empty and ready. */
+/* A zeroed chunk_open is empty and ready; one that is zero but for bytes and capacity as well. */
 static inline bool chunk_is_empty(const struct chunk_open *chunk) {
     return chunk->info.sample_count == 0;
 }
