@@ -287,10 +287,10 @@ struct reader {
     const uint8_t *bytes;
     size_t at;    /* bits */
     size_t limit; /* bits: while at <= limit the next sample may be read without looking at the end */
-    /* What the next value is XORed with, and the window: width 0 before there is one. */
-    uint64_t baseline_bits;
-    unsigned width;
-    unsigned trailing;
+    uint64_t baseline_bits; /* what the next value is XORed with */
+    uint64_t window_mask;   /* the window's width, as bits from the top */
+    unsigned window_width;  /* WINDOW_NONE before there is one */
+    unsigned window_leading;
 };
 
 /* The whole input and, once the reader has come there, its end in front of zeros. */
@@ -327,7 +327,7 @@ static inline bool reader_ready(struct reader *reader, struct ending *ending) {
 }
 
 static struct reader reader_make(struct slice input, struct ending *ending) {
-    struct reader reader = {.bytes = input.data};
+    struct reader reader = {.bytes = input.data, .window_width = WINDOW_NONE};
     ending->input = input;
     ending->base = 0;
     ending->reached = false;
@@ -344,10 +344,14 @@ static inline uint64_t peek(const struct reader *reader) {
     return __builtin_bswap64(load_u64(reader->bytes + (reader->at >> 3))) << (reader->at & 7);
 }
 
-static inline uint64_t take(struct reader *reader, unsigned len) {
+static inline uint64_t peek_64(const struct reader *reader) {
     const uint8_t *p = reader->bytes + (reader->at >> 3);
     unsigned used = reader->at & 7;
-    uint64_t word = __builtin_bswap64(load_u64(p)) << used | (uint64_t)p[8] >> (8 - used);
+    return __builtin_bswap64(load_u64(p)) << used | (uint64_t)p[8] >> (8 - used);
+}
+
+static inline uint64_t take(struct reader *reader, unsigned len) {
+    uint64_t word = peek_64(reader);
     reader->at += len;
     return word >> (64 - len);
 }
@@ -389,21 +393,20 @@ static inline __attribute__((always_inline)) bool take_xor(struct reader *reader
         width = width == 0 ? 64 : width;
         if (leading + width > 64)
             return false;
-        reader->width = width;
-        reader->trailing = 64 - leading - width;
+        reader->window_width = width;
+        reader->window_leading = leading;
+        reader->window_mask = ~UINT64_C(0) << (64 - width);
         control += 11;
-    } else if (reader->width == 0) {
-        return false;
     }
-    uint64_t xor ;
     reader->at += control;
-    if (__builtin_expect(control + reader->width <= PEEK_BITS, 1)) {
-        xor = word << control >> (64 - reader->width);
-        reader->at += reader->width;
-    } else {
-        xor = take(reader, reader->width);
+    uint64_t xor = word << control;
+    if (__builtin_expect(control + reader->window_width > PEEK_BITS, 0)) {
+        if (reader->window_width == WINDOW_NONE)
+            return false;
+        xor = peek_64(reader);
     }
-    reader->baseline_bits ^= xor << reader->trailing;
+    reader->baseline_bits ^= (xor&reader->window_mask) >> reader->window_leading;
+    reader->at += reader->window_width;
     return true;
 }
 
