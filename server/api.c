@@ -40,8 +40,10 @@ void api_error(struct exchange *exchange, const char *type, const char *format, 
 
 void api_error_status(struct exchange *exchange, int status) {
     switch (status) {
-    case STATUS_BUDGET:
     case STATUS_NO_MEMORY:
+        api_error(exchange, "execution", "out of memory, or over --query-memory-max");
+        break;
+    case STATUS_BUDGET:
         api_error(exchange, "execution", "%s", status_message(status));
         break;
     case STATUS_STOPPING:

@@ -1,9 +1,9 @@
 /* http_conn.c: the reading half of a connection.
  *
  * One request at a time: while one is at work, what arrives behind it is kept in `pending`, up to
- * the limit pipeline_bytes_max, then reading pauses until it is answered. So answers are in order, and a client that
- * pipelines without reading costs a bounded buffer. A request is answered in a later turn of the loop than
- * the one before it: a long pipeline does not starve the others.
+ * the limit pipeline_bytes_max, then reading pauses until it is answered. So answers are in order, and a
+ * client that pipelines without reading costs a bounded buffer. A request is answered in a later turn of the
+ * loop than the one before it: a long pipeline does not starve the others.
  *
  * The head is collected as a whole (head_guard_feed bounds it), then parsed by llhttp in one call, so that
  * its slices point into one buffer. A body with Content-Length is read by the socket straight into the
@@ -22,6 +22,7 @@
 
 #define FRAMING_BYTES_MIN    ((uint64_t)64 << 10) /* of chunk framing that every body may have */
 #define BODY_SMALL_BYTES_MAX ((uint64_t)64 << 10)
+#define ARENA_PIECE_BYTES    ((size_t)4096)
 #define LINGER_MS            2000
 #define LINGER_BYTES_MAX     ((uint64_t)64 << 20)
 #define KEPT_BYTES_MAX       ((size_t)256 << 10)
@@ -124,12 +125,19 @@ void exchange_reset(struct exchange *exchange) {
     exchange_keep(&exchange->body);
     exchange_keep(&exchange->headers);
     exchange_keep(&exchange->out);
-    arena_reset(&exchange->arena);
+    if (exchange->arena.bytes > KEPT_BYTES_MAX) {
+        size_t bytes_max = exchange->arena.bytes_max;
+        arena_release(&exchange->arena);
+        arena_init(&exchange->arena, ARENA_PIECE_BYTES, bytes_max);
+    } else {
+        arena_reset(&exchange->arena);
+    }
 }
 
 /* An answer of ours to a request that no handler has seen; closes the connection behind it. */
 static void connection_refuse(struct connection *connection, int code, const char *text) {
-    metric_add(METRIC_http_bad_requests, 1);
+    if (code != 408 && code != 413 && code != 503)
+        metric_add(METRIC_http_bad_requests, 1);
     connection->close_after = true;
     connection->working = true;
     exchange_text(&connection->exchange, code, "%s", text);
@@ -543,7 +551,8 @@ void connection_open(struct loop *loop, int fd, bool refused) {
     connection->exchange.server = loop->server;
     connection->exchange.loop = loop;
     atomic_init(&connection->exchange.gone, false);
-    arena_init(&connection->exchange.arena, 4096, 0);
+    arena_init(&connection->exchange.arena, ARENA_PIECE_BYTES,
+               (size_t)limits_of(connection)->query_bytes_max);
     connection->next = loop->connections;
     if (loop->connections != NULL)
         loop->connections->previous = connection;
@@ -615,10 +624,18 @@ void connections_tick(struct loop *loop, uint64_t now_ns, bool force) {
     }
 }
 
+/* Has the client sent something that we have not read yet? Then it may count on an answer. */
+static bool bytes_wait(struct connection *connection) {
+    uv_os_fd_t fd;
+    uint8_t byte;
+    return uv_fileno((uv_handle_t *)&connection->tcp, &fd) == 0 &&
+           recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+}
+
 void connections_drain(struct loop *loop, bool at_once) {
     for (struct connection *connection = loop->connections, *next; connection != NULL; connection = next) {
         next = connection->next;
-        if (at_once || connection->state == CONNECTION_IDLE)
+        if (at_once || (connection->state == CONNECTION_IDLE && !bytes_wait(connection)))
             connection_close(connection);
         else
             connection->close_after = true;

@@ -762,6 +762,25 @@ class CommandLineTest(unittest.TestCase):
                 process.send_signal(signal.SIGINT)
                 self.assertEqual(process.wait(timeout=30), 0)
 
+    def test_self_scrape(self):
+        with support.Directory() as directory:
+            server = support.Server(os.path.join(directory, "data"), "--self-scrape", "200ms")
+            try:
+                def up():
+                    return server.data("/api/v1/query", query='up{job="tidalite"}')["result"]
+
+                self.assertTrue(wait_until(up))
+                self.assertEqual((up()[0]["metric"]["instance"], up()[0]["value"][1]), (f"127.0.0.1:{server.port}", "1"))
+                for query in ("scrape_duration_seconds", "scrape_samples_scraped > 50", "scrape_series_added",
+                              "scrape_samples_post_metric_relabeling == scrape_samples_scraped", "tidalite_wal_groups_total",
+                              "process_resident_memory_bytes", 'tidalite_query_duration_seconds_bucket{le="+Inf"}'):
+                    self.assertEqual(len(server.data("/api/v1/query", query=query)["result"]), 1, query)
+                self.assertTrue(wait_until(lambda: server.data(
+                    "/api/v1/query", query='count_over_time(up{job="tidalite"}[1m]) > 4')["result"]))
+                self.assertEqual(server.stop(), 0)
+            finally:
+                server.close()
+
     def test_stop_finishes_requests(self):
         """A request that is half there when the signal comes is still answered; an idle connection is just closed."""
         with support.Directory() as directory:
