@@ -675,6 +675,52 @@ class LimitTest(ServerCase):
             self.assertEqual(reply.headers["vary"], "Origin")
 
 
+class BrokenLogTest(unittest.TestCase):
+    """The disk refuses for a while: 503 with Retry-After, reads go on, and it recovers by itself."""
+
+    def broken(self, inject):
+        with support.Directory() as directory:
+            server = support.Server(
+                os.path.join(directory, "data"), "--io", "syscall", env={"ASAN_OPTIONS": "detect_leaks=0"},
+                prefix=("strace", "-f", "-qq", "-o", os.path.join(directory, "trace"), "-e", f"trace={inject.split(':')[0]}",
+                        "-e", f"inject={inject}"))
+            try:
+                begin = now_ms() - 600000
+                acked, refused, answers = [], 0, []
+                deadline = time.monotonic() + 60
+                i = 0
+                while time.monotonic() < deadline and not (refused and answers[-5:] == [204] * 5):
+                    i += 1
+                    with RawClient(server.port) as client:
+                        body = body_of(series("broken_test", float(i), begin + i))
+                        client.send((WRITE_HEAD + f"Content-Length: {len(body)}\r\n\r\n").encode() + body)
+                        reply = client.reply()
+                    answers.append(reply.code)
+                    if reply.code == 204:
+                        acked.append(float(i))
+                        continue
+                    self.assertEqual(reply.code, 503, reply)
+                    self.assertGreater(int(reply.headers["retry-after"]), 0)
+                    self.assertTrue(reply.body.endswith(b"\n"))
+                    refused += 1
+                    if refused == 1:
+                        self.assertEqual(server.get("/api/v1/query", query="broken_test")[0], 200)
+                    time.sleep(0.05)
+                self.assertGreater(refused, 0, "the fault was met")
+                self.assertEqual(answers[-5:], [204] * 5, server.log())
+                answer = server.data("/api/v1/query", query="broken_test[600s]", time=f"{(begin + 500000) / 1000:.3f}")
+                self.assertEqual({float(v) for _, v in answer["result"][0]["values"]} & set(acked), set(acked))
+                self.assertEqual(server.stop(pid=server.child_pid()), 0)
+            finally:
+                server.close()
+
+    def test_sync_fails(self):
+        self.broken("fdatasync:error=EIO:when=12..14")
+
+    def test_disk_full(self):
+        self.broken("pwrite64,pwritev:error=ENOSPC:when=200..204")
+
+
 class CommandLineTest(unittest.TestCase):
     def test_help_and_version(self):
         self.assertRegex(run("--version").stdout, r"^tidalite \d+\.\d+\.\d+\n$")
