@@ -16,6 +16,7 @@
 #define MUTATION_BELIEVE_LABEL_LEN  9 /* this and the next are for the fuzzers (tests/fuzz) */
 #define MUTATION_WRAP_SNAPPY_LEN    10
 #define MUTATION_BELIEVE_RECORD_LEN 11
+#define MUTATION_BELIEVE_CHUNK_LEN  12
 
 #ifndef TIDALITE_MUTATION
 #define TIDALITE_MUTATION MUTATION_NONE

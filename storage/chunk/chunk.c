@@ -15,6 +15,7 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/mutation.h"
 
 #define WINDOW_NONE       0xff /* leading: no value window yet */
 #define LEADING_MAX       31   /* five bits */
@@ -298,13 +299,13 @@ struct ending {
     struct slice input;
     size_t base; /* bits of the input before tail[0] */
     bool reached;
-    uint8_t tail[3 * SAMPLE_BYTES_MAX];
+    uint8_t tail[2 * SAMPLE_BYTES_MAX];
 };
 
 static __attribute__((noinline)) struct reader reader_to_tail(struct reader reader, struct ending *ending) {
     size_t skip = reader.at >> 3;
     size_t rest = ending->input.len - skip;
-    ASSERT(!ending->reached && rest <= 2 * SAMPLE_BYTES_MAX);
+    ASSERT(!ending->reached && rest <= SAMPLE_BYTES_MAX);
     if (rest > 0)
         memcpy(ending->tail, ending->input.data + skip, rest);
     memset(ending->tail + rest, 0, SAMPLE_BYTES_MAX);
@@ -321,7 +322,7 @@ static inline bool reader_ready(struct reader *reader, struct ending *ending) {
     if (__builtin_expect(reader->at <= reader->limit, 1))
         return true;
     if (ending->reached)
-        return false;
+        return MUTATED(BELIEVE_CHUNK_LEN);
     *reader = reader_to_tail(*reader, ending);
     return true;
 }
