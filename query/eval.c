@@ -51,6 +51,7 @@ int eval_fail(struct eval *eval, const char *format, ...) {
     va_start(args, format);
     eval->error->type = QUERY_ERROR_EXECUTION;
     vsnprintf(eval->error->text, sizeof eval->error->text, format, args);
+    query_error_clean(eval->error);
     va_end(args);
     return STATUS_EXECUTION;
 }

@@ -62,7 +62,7 @@ void text_position(struct slice text, size_t at, char out[48]) {
 }
 
 /* What texts quote may hold any bytes, and a long one is cut anywhere: what is left is made UTF-8. */
-static void error_clean(struct query_error *error) {
+void query_error_clean(struct query_error *error) {
     uint8_t *p = (uint8_t *)error->text, *end = p + strlen(error->text);
     uint32_t code;
     while (p < end) {
@@ -80,7 +80,7 @@ static int parse_error_setv(struct query_error *error, struct slice text, size_t
     error->type = QUERY_ERROR_BAD_DATA;
     int len = snprintf(error->text, sizeof error->text, "%s: parse error: ", position);
     vsnprintf(error->text + len, sizeof error->text - (size_t)len, format, args);
-    error_clean(error);
+    query_error_clean(error);
     return STATUS_BAD_QUERY;
 }
 
@@ -408,8 +408,6 @@ static struct ast *duration_call(struct parser *parser) {
 
 static struct ast *duration_operand(struct parser *parser) {
     struct ast *ast = NULL;
-    if (!enter(parser))
-        return NULL;
     size_t start = parser->token.start;
     switch (parser->token.kind) {
     case TOKEN_NUMBER:
@@ -454,7 +452,6 @@ static struct ast *duration_operand(struct parser *parser) {
         unexpected(parser, "subquery or range selector", "number, duration, step(), or range()");
         break;
     }
-    leave(parser);
     return ast;
 }
 
@@ -474,7 +471,7 @@ static int duration_prec(enum token_kind kind) {
     }
 }
 
-static struct ast *duration_expr_parse(struct parser *parser, int prec_min) {
+static struct ast *duration_expr_parse_inside(struct parser *parser, int prec_min) {
     struct ast *left = duration_operand(parser);
     while (left != NULL) {
         enum token_kind op = parser->token.kind;
@@ -495,6 +492,14 @@ static struct ast *duration_expr_parse(struct parser *parser, int prec_min) {
         left = ast;
     }
     return left;
+}
+
+static struct ast *duration_expr_parse(struct parser *parser, int prec_min) {
+    if (!enter(parser))
+        return NULL;
+    struct ast *ast = duration_expr_parse_inside(parser, prec_min);
+    leave(parser);
+    return ast;
 }
 
 struct duration_context {
@@ -1242,8 +1247,6 @@ static struct ast *primary_parse(struct parser *parser) {
 }
 
 static struct ast *operand_parse(struct parser *parser) {
-    if (!enter(parser))
-        return NULL;
     struct ast *ast = NULL;
     struct token sign = parser->token;
     if (sign.kind == TOKEN_ADD || sign.kind == TOKEN_SUB) {
@@ -1261,7 +1264,7 @@ static struct ast *operand_parse(struct parser *parser) {
                 ast->unary.expr = inner;
             }
         }
-        goto out;
+        return ast;
     }
     ast = primary_parse(parser);
     while (ast != NULL) {
@@ -1281,13 +1284,11 @@ static struct ast *operand_parse(struct parser *parser) {
             ok = extend_parse(parser, ast);
             break;
         default:
-            goto out;
+            return ast;
         }
         if (!ok)
             ast = NULL;
     }
-out:
-    leave(parser);
     return ast;
 }
 
@@ -1396,7 +1397,7 @@ static bool modifiers_parse(struct parser *parser, struct ast *binary) {
     }
 }
 
-static struct ast *expr_parse(struct parser *parser, int prec_min) {
+static struct ast *expr_parse_inside(struct parser *parser, int prec_min) {
     struct ast *left = operand_parse(parser);
     while (left != NULL) {
         enum token_kind op = parser->token.kind;
@@ -1425,6 +1426,14 @@ static struct ast *expr_parse(struct parser *parser, int prec_min) {
         left = ast;
     }
     return left;
+}
+
+static struct ast *expr_parse(struct parser *parser, int prec_min) {
+    if (!enter(parser))
+        return NULL;
+    struct ast *ast = expr_parse_inside(parser, prec_min);
+    leave(parser);
+    return ast;
 }
 
 static int text_check(struct slice text, uint64_t bytes_max, const char *what, struct query_error *error) {

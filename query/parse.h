@@ -43,6 +43,9 @@ void text_position(struct slice text, size_t at, char out[48]);
 int parse_error_set(struct query_error *error, struct slice text, size_t at, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* Makes the text valid UTF-8, whatever it quotes. */
+void query_error_clean(struct query_error *error);
+
 /* A duration as Prometheus writes it (1h30m); false if it is none or too large. */
 bool duration_text_parse(struct slice text, int64_t *ms_out);
 

@@ -163,7 +163,8 @@ static const struct fake_series *series_at(const struct storage_selection *selec
 
 size_t selection_labels(const struct storage_selection *selection, size_t index, struct label *out) {
     const struct fake_series *series = series_at(selection, index);
-    memcpy(out, series->labels, series->label_count * sizeof *out);
+    if (series->label_count > 0)
+        memcpy(out, series->labels, series->label_count * sizeof *out);
     return series->label_count;
 }
 
