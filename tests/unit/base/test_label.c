@@ -2,6 +2,7 @@
  * the text. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -77,6 +78,148 @@ static void test_canonical(void **state) {
     buf_release(&expected);
 }
 
+/* Random sets against the definition spelled out: sort by name, drop empty values, then look for each fault.
+ * Texts are so few that duplicates, empties and faults are common. */
+static void test_canonical_random(void **state) {
+    (void)state;
+    static const char *const names[] = {"__name__", "a", "b", "aa", "a_b", "", "\xc3\xbc", "\xff"};
+    static const char *const values[] = {"", "1", "x", "\xe2\x82\xac", "\xc3"};
+    struct rand rand;
+    rand_init(&rand, 3);
+    struct buf labels, expected, got;
+    buf_init(&labels);
+    buf_init(&expected);
+    buf_init(&got);
+    size_t refused = 0;
+    for (int round = 0; round < 100000; round++) {
+        const char *pairs[8][2];
+        size_t count = rand_below(&rand, 8), name_count = rand_below(&rand, 4) == 0 ? 8 : 5;
+        buf_clear(&labels);
+        for (size_t i = 0; i < count; i++) {
+            pairs[i][0] = names[i == 0 && rand_below(&rand, 4) != 0 ? 0 : rand_below(&rand, name_count)];
+            pairs[i][1] = values[rand_below(&rand, name_count == 8 ? 5 : 4)];
+            label_bytes_append(&labels, slice_str(pairs[i][0]), slice_str(pairs[i][1]));
+        }
+        bool valid = true, named = false;
+        size_t kept = 0;
+        for (size_t i = 0; i < count; i++) {
+            if (pairs[i][0][0] == '\0' || strcmp(pairs[i][0], "\xff") == 0 ||
+                strcmp(pairs[i][1], "\xc3") == 0)
+                valid = false;
+            if (pairs[i][1][0] == '\0')
+                continue;
+            for (size_t k = 0; k < kept; k++)
+                if (strcmp(pairs[k][0], pairs[i][0]) == 0)
+                    valid = false;
+            named = named || strcmp(pairs[i][0], "__name__") == 0;
+            memmove(pairs[kept++], pairs[i], sizeof pairs[0]);
+        }
+        valid = valid && named && kept <= limits.count_max;
+        buf_clear(&expected);
+        for (bool placed[8] = {false}; valid;) {
+            size_t least = 8;
+            for (size_t i = 0; i < kept; i++)
+                if (!placed[i] && (least == 8 || strcmp(pairs[i][0], pairs[least][0]) < 0))
+                    least = i;
+            if (least == 8)
+                break;
+            placed[least] = true;
+            label_bytes_append(&expected, slice_str(pairs[least][0]), slice_str(pairs[least][1]));
+        }
+        enum label_fault fault = canonical(buf_slice(&labels), &got);
+        assert_int_equal(fault == LABEL_FAULT_NONE, valid);
+        refused += !valid;
+        if (!valid)
+            continue;
+        assert_true(slice_equal(buf_slice(&got), buf_slice(&expected)));
+        assert_true(label_bytes_well_formed(buf_slice(&got)));
+        /* What is canonical stays as it is, without a copy. */
+        struct arena arena;
+        arena_init(&arena, 0, 0);
+        struct slice again;
+        assert_int_equal(label_bytes_canonicalise(buf_slice(&got), &limits, &arena, &fault, &again),
+                         STATUS_OK);
+        assert_ptr_equal(again.data, got.data);
+        assert_int_equal(again.len, got.len);
+        arena_release(&arena);
+    }
+    assert_in_range(refused, 20000, 95000); /* both ways were taken often */
+    buf_release(&labels);
+    buf_release(&expected);
+    buf_release(&got);
+}
+
+static void test_no_memory(void **state) {
+    (void)state;
+    struct buf buf;
+    buf_init(&buf);
+    struct slice labels = SPELL(&buf, "b", "1", "__name__", "m");
+    enum label_fault fault = LABEL_FAULT_COUNT;
+    struct slice out = {NULL, 7};
+    for (size_t bytes_max = 1; bytes_max < 200; bytes_max++) {
+        struct arena arena;
+        arena_init(&arena, 1,
+                   bytes_max); /* pieces of just what is asked for: the copy needs one of its own */
+        int status = label_bytes_canonicalise(labels, &limits, &arena, &fault, &out);
+        if (status == STATUS_OK) {
+            assert_true(bytes_max > buf.len);
+            bytes_max = 1000;
+        } else {
+            assert_int_equal(status, STATUS_NO_MEMORY);
+            assert_int_equal(out.len, 7);
+        }
+        arena_release(&arena);
+    }
+    assert_int_equal(out.len, buf.len);
+    buf_release(&buf);
+
+    struct buf text;
+    buf_init(&text);
+    buf_init(&buf);
+    SPELL(&buf, "__name__", "m", "a", "b");
+    mem_fault_set(1, 1);
+    label_bytes_print(&text, buf_slice(&buf));
+    mem_fault_set(0, 0);
+    assert_true(text.failed);
+    buf_release(&text);
+    buf_release(&buf);
+}
+
+static void test_lengths(void **state) {
+    (void)state;
+    static char text[70000];
+    memset(text, 'v', sizeof text);
+    static const size_t borders[] = {0,   1,   59,  60,  61,  118,   121,   122,   123,  124,
+                                     125, 126, 127, 128, 129, 16370, 16383, 16384, 69000};
+    struct buf buf;
+    buf_init(&buf);
+    for (size_t i = 0; i < sizeof borders / sizeof borders[0]; i++)
+        for (size_t k = 0; k < sizeof borders / sizeof borders[0]; k++) {
+            struct slice name = slice_of(text, borders[i]), value = slice_of(text, borders[k]);
+            buf_clear(&buf);
+            label_bytes_append(&buf, name, value);
+            label_bytes_append(&buf, value, name);
+            assert_int_equal(buf.len, label_bytes_len(name, value) + label_bytes_len(value, name));
+            struct slice rest = buf_slice(&buf), whole;
+            struct label label;
+            assert_true(label_next(&rest, &label, &whole));
+            assert_true(slice_equal(label.name, name) && slice_equal(label.value, value));
+            assert_int_equal(whole.len, label_bytes_len(name, value));
+            assert_true(label_next(&rest, &label, &whole));
+            assert_true(slice_equal(label.name, value) && slice_equal(label.value, name));
+            assert_ptr_equal(whole.data + whole.len, buf.data + buf.len);
+            assert_false(label_next(&rest, &label, &whole));
+            assert_int_equal(rest.len, 0);
+        }
+    buf_release(&buf);
+    assert_true(label_name_is_legacy(slice_str("_aZ09"), false));
+    assert_true(label_name_is_legacy(slice_str(":a:b"), true));
+    assert_false(label_name_is_legacy(slice_str("a:b"), false));
+    assert_false(label_name_is_legacy(slice_str("0a"), false));
+    assert_false(label_name_is_legacy(slice_str(""), true));
+    assert_false(label_name_is_legacy(slice_str("\xc3\xbc"), true));
+}
+
 static void test_well_formed(void **state) {
     (void)state;
     struct rand rand;
@@ -132,7 +275,9 @@ static void test_text(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_canonical), cmocka_unit_test(test_well_formed),
-                                       cmocka_unit_test(test_text)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_canonical), cmocka_unit_test(test_well_formed),
+        cmocka_unit_test(test_text),      cmocka_unit_test(test_canonical_random),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_lengths)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -291,6 +291,14 @@ static void test_round_trip(void **state) {
         assert_int_equal(chunk_decode(slice_of(exact, cut), chunk.info, INT64_MIN, INT64_MAX, &columns),
                          STATUS_CORRUPT);
         assert_int_equal(columns.count, 0);
+        uint8_t *longer = mem_alloc(bytes.len + 1);
+        memcpy(longer, exact, bytes.len);
+        longer[bytes.len] = (uint8_t)rand_u64(&rand);
+        assert_int_equal(
+            chunk_decode(slice_of(longer, bytes.len + 1), chunk.info, INT64_MIN, INT64_MAX, &columns),
+            STATUS_CORRUPT);
+        assert_int_equal(columns.count, 0);
+        mem_free(longer);
         mem_free(exact);
         mem_free(chunk.bytes);
         total += count;
@@ -330,6 +338,120 @@ static void test_golden(void **state) {
                          STATUS_OK);
     assert_int_equal(chunk.bit_count, 177);
     assert_memory_equal(chunk_bytes(&chunk).data, golden, sizeof golden);
+    mem_free(chunk.bytes);
+}
+
+/* With starts: two alike, a change, absence, and steps of every width. */
+static void test_golden_starts(void **state) {
+    (void)state;
+    static const uint8_t golden[] = {
+        0xd0, 0x0f, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xe8, 0x07, 0xe8, 0x07, 0x5f,
+        0xc2, 0x00, 0x00, 0x00, 0x01, 0xc0, 0x01, 0x7b, 0x06, 0x33, 0xe7, 0xa0, 0x00, 0x00, 0x00,
+        0x17, 0x8f, 0xa7, 0xc0, 0x00, 0x00, 0x00, 0x00, 0x01, 0x4e, 0xf6, 0x2f, 0x82, 0x32, 0x7f,
+        0x7f, 0xff, 0xff, 0xff, 0xff, 0xfa, 0xba, 0x64, 0xc0, 0x00, 0x00, 0x00, 0x3f, 0xc0, 0xa8,
+        0xb3, 0x8f, 0x3f, 0xff, 0xff, 0xff, 0xff, 0xfa, 0xa8, 0xce, 0xb7, 0x40,
+    };
+    static const struct {
+        struct sample sample;
+        int64_t start_ms;
+    } rows[] = {{{1000, 0}, 500},  {{2000, 0}, 500},          {{3000, 1}, 500},          {{4001, 1}, 4000},
+                {{9000, 3}, 4000}, {{700000, 3}, START_NONE}, {{700001, 0}, START_NONE}, {{INT64_MAX, 0}, 7}};
+    struct chunk_open chunk = {0};
+    struct sample samples[8];
+    int64_t starts[8];
+    for (size_t i = 0; i < 8; i++) {
+        samples[i] = rows[i].sample;
+        starts[i] = rows[i].start_ms;
+        assert_int_equal(chunk_append(&chunk, samples[i], starts[i], grow, NULL), STATUS_OK);
+    }
+    assert_int_equal(chunk.info.start_byte, 0x83);
+    assert_int_equal(chunk_bytes(&chunk).len, sizeof golden);
+    assert_memory_equal(chunk_bytes(&chunk).data, golden, sizeof golden);
+    struct sample_columns columns = {0};
+    assert_int_equal(chunk_decode(chunk_bytes(&chunk), chunk.info, INT64_MIN, INT64_MAX, &columns),
+                     STATUS_OK);
+    check_decoded(&columns, 0, samples, starts, 8, INT64_MIN, INT64_MAX);
+    assert_int_equal(columns.has_starts, 1);
+    sample_columns_release(&columns);
+    mem_free(chunk.bytes);
+}
+
+static void test_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *what;
+        uint8_t bytes[16];
+        size_t len;
+        struct chunk_info info;
+        int status;
+    } rows[] = {
+        {"nothing at all", {0}, 0, {0, 0}, STATUS_OK},
+        {"a byte of nothing", {0}, 1, {0, 0}, STATUS_CORRUPT},
+        {"one sample", {0x02, 1, 2, 3, 4, 5, 6, 7, 8}, 9, {1, 0}, STATUS_OK},
+        {"one sample, cut", {0x02, 1, 2, 3, 4, 5, 6, 7}, 8, {1, 0}, STATUS_CORRUPT},
+        {"one sample without its start", {0x02, 1, 2, 3, 4, 5, 6, 7, 8}, 9, {1, 0x80}, STATUS_CORRUPT},
+        {"one sample with its start", {0x02, 1, 2, 3, 4, 5, 6, 7, 8, 1}, 10, {1, 0x80}, STATUS_OK},
+        {"a time of more than 64 bits",
+         {255, 255, 255, 255, 255, 255, 255, 255, 255, 2, 1, 2, 3, 4, 5, 6},
+         16,
+         {1, 0},
+         STATUS_CORRUPT},
+        {"two samples", {0x02, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0}, 11, {2, 0}, STATUS_OK},
+        {"a window reused before there is one",
+         {0x02, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0x80, 0},
+         12,
+         {2, 0},
+         STATUS_CORRUPT},
+        {"a window of 31 + 64 bits",
+         {0x02, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0xdf, 0, 0, 0, 0, 0},
+         16,
+         {2, 0},
+         STATUS_CORRUPT},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct sample_columns columns = {0};
+        int status =
+            chunk_decode(slice_of(rows[i].bytes, rows[i].len), rows[i].info, INT64_MIN, INT64_MAX, &columns);
+        if (status != rows[i].status)
+            fail_msg("%s: %d", rows[i].what, status);
+        assert_int_equal(columns.count, status == STATUS_OK ? rows[i].info.sample_count : 0);
+        assert_int_equal(columns.has_starts, status == STATUS_OK && rows[i].info.start_byte != 0);
+        sample_columns_release(&columns);
+    }
+    struct sample_columns columns = {0};
+    mem_fault_set(1, 0);
+    assert_int_equal(chunk_decode(slice_of(rows[2].bytes, 9), rows[2].info, INT64_MIN, INT64_MAX, &columns),
+                     STATUS_NO_MEMORY);
+    mem_fault_set(0, 0);
+    assert_int_equal(columns.count, 0);
+    /* A window of time the wrong way round holds nothing. */
+    assert_int_equal(chunk_decode(slice_of(rows[2].bytes, 9), rows[2].info, 2, 1, &columns), STATUS_OK);
+    assert_int_equal(columns.count, 0);
+    assert_int_equal(chunk_decode(slice_of(rows[2].bytes, 9), rows[2].info, INT64_MAX, INT64_MIN, &columns),
+                     STATUS_OK);
+    assert_int_equal(columns.count, 0);
+    sample_columns_release(&columns);
+}
+
+/* As many bits as a chunk can have: jumping times, values without a common bit, starts far away. */
+static void test_worst(void **state) {
+    (void)state;
+    struct chunk_open chunk = {0};
+    static struct sample samples[CHUNK_SAMPLES_MAX];
+    static int64_t starts[CHUNK_SAMPLES_MAX];
+    for (size_t i = 0; i < CHUNK_SAMPLES_MAX; i++) {
+        samples[i] =
+            (struct sample){i % 2 == 0 ? INT64_MIN : INT64_MAX / 3,
+                            i % 2 == 0 ? UINT64_C(0x8000000000000001) : UINT64_C(0x7000000000000000)};
+        starts[i] = i % 3 == 0 ? INT64_MIN : INT64_MAX / 2;
+        assert_int_equal(chunk_append(&chunk, samples[i], starts[i], grow, NULL), STATUS_OK);
+    }
+    assert_in_range(chunk.bit_count, 24000, 26296);
+    struct sample_columns columns = {0};
+    assert_int_equal(chunk_decode(chunk_bytes(&chunk), chunk.info, INT64_MIN, INT64_MAX, &columns),
+                     STATUS_OK);
+    check_decoded(&columns, 0, samples, starts, CHUNK_SAMPLES_MAX, INT64_MIN, INT64_MAX);
+    sample_columns_release(&columns);
     mem_free(chunk.bytes);
 }
 
@@ -395,8 +517,10 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_costs),     cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_damage),     cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_costs),
+        cmocka_unit_test(test_golden),     cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_golden_starts),
+        cmocka_unit_test(test_refused),    cmocka_unit_test(test_worst),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
