@@ -101,12 +101,28 @@ static void variance_add(struct group *group, size_t i, double v) {
     group->aux[i] += delta * (v - group->values[i]);
 }
 
+/* kahan_add at every step, without branches: the error of an addition is a double itself, so Knuth's TwoSum
+ * finds the very number that Neumaier's ordered subtraction does. */
+static void sum_add_all(double *restrict sums, double *restrict c, const double *restrict values,
+                        size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        double t = sums[i] + values[i], part = t - sums[i];
+        double error = (sums[i] - (t - part)) + (values[i] - part);
+        c[i] = isinf(t) ? 0 : c[i] + error;
+        sums[i] = t;
+    }
+}
+
 static void group_add(enum token_kind op, struct group *group, const struct eval_series *series,
                       size_t count) {
     const double *from = series->values;
     double *to = group->values;
     switch (op) {
     case TOKEN_SUM:
+        if (bits_count(series->present, count) == count) {
+            sum_add_all(to, group->c, from, count);
+            break;
+        }
         for (BITS_EACH(i, series->present, count))
             kahan_add(from[i], &to[i], &group->c[i]);
         break;

@@ -58,19 +58,25 @@ static void json_labels(struct buf *out, const struct result_series *series) {
 }
 
 /* [time,"value"] */
-static void json_point(struct buf *out, int64_t time_ms, double value) {
+static void json_point(struct buf *out, const char *time_text, size_t time_len, double value) {
     char *text = (char *)buf_reserve(out, FLOAT_TEXT_BYTES_MAX + 40);
     if (text == NULL)
         return;
     char *p = text;
     *p++ = '[';
-    p += time_text_json(time_ms, p);
+    memcpy(p, time_text, time_len);
+    p += time_len;
     *p++ = ',';
     *p++ = '"';
     p += float_text_json(value, p);
     *p++ = '"';
     *p++ = ']';
     out->len += (size_t)(p - text);
+}
+
+static void json_point_at(struct buf *out, int64_t time_ms, double value) {
+    char text[24];
+    json_point(out, text, time_text_json(time_ms, text), value);
 }
 
 /* Times outside vectors and matrices are ordinary JSON numbers of seconds. */
@@ -105,7 +111,7 @@ static void json_points(const struct query_result *result, const struct result_s
         for (; cursor->point < series->count && out->len < len_max && !out->failed; cursor->point++) {
             if (cursor->point > 0)
                 buf_append_byte(out, ',');
-            json_point(out, series->times_ms[cursor->point], series->values[cursor->point]);
+            json_point_at(out, series->times_ms[cursor->point], series->values[cursor->point]);
         }
         if (cursor->point < series->count && !out->failed)
             return;
@@ -120,7 +126,7 @@ static void json_points(const struct query_result *result, const struct result_s
              step = bits_next(series->present, step + 1, steps)) {
             if (index > 0)
                 buf_append_byte(out, ',');
-            json_point(out, result->start_ms + (int64_t)step * result->step_ms, series->values[index++]);
+            json_point(out, result->time_texts[step], result->time_lens[step], series->values[index++]);
             cursor->point = step + 1;
         }
         if (step < steps && !out->failed)
@@ -152,7 +158,7 @@ bool query_result_json(const struct query_result *result, struct query_json_curs
             json_labels(out, series);
             if (result->type == QUERY_VALUE_VECTOR) {
                 buf_append_str(out, "\"value\":");
-                json_point(out, result->start_ms, series->values[0]);
+                json_point_at(out, result->start_ms, series->values[0]);
                 buf_append_byte(out, '}');
                 cursor->series++;
             } else {

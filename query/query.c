@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/alloc.h"
+#include "base/float_text.h"
 #include "base/rand.h"
 #include "query/eval.h"
 #include "query/result.h"
@@ -231,6 +232,19 @@ static int annotations_take(struct eval *eval, struct query_result *result, bool
     return STATUS_OK;
 }
 
+static int times_print(struct eval *eval, struct query_result *result) {
+    if (!eval->request->range)
+        return STATUS_OK;
+    result->time_texts = arena_alloc(&result->arena, result->steps * sizeof *result->time_texts);
+    result->time_lens = arena_alloc_bytes(&result->arena, result->steps);
+    if (result->time_texts == NULL || result->time_lens == NULL)
+        return eval_no_room(eval);
+    for (size_t i = 0; i < result->steps; i++)
+        result->time_lens[i] =
+            (uint8_t)time_text_json(result->start_ms + (int64_t)i * result->step_ms, result->time_texts[i]);
+    return STATUS_OK;
+}
+
 static int result_finish(struct eval *eval, struct query_result *result) {
     int status = STATUS_OK;
     const char *truncated = NULL;
@@ -246,6 +260,7 @@ static int result_finish(struct eval *eval, struct query_result *result) {
     if (result->series_count > 0)
         memcpy(series, result->series, result->series_count * sizeof *series);
     result->series = series;
+    TRY(times_print(eval, result));
     TRY(annotations_take(eval, result, false, truncated, &result->warnings, &result->warning_count));
     TRY(annotations_take(eval, result, true, NULL, &result->infos, &result->info_count));
 out:

@@ -23,6 +23,8 @@ struct query_result {
     size_t steps;
     struct result_series *series;
     size_t series_count;
+    char (*time_texts)[24]; /* of the steps of a range, printed once for all series; NULL if there are none */
+    uint8_t *time_lens;
     double scalar;
     struct slice string;
     const char **warnings;

@@ -207,6 +207,16 @@ static void compensated_sums(void **state) {
     }
     values(series("r", NULL), 1, 4, v);
     gives("sum(m)", 0, 2);
+    static const char *const dense[] = {"sum(m)", "sum(m) - sum(m) + 2", "sum(m or on () vector(0)) * 1",
+                                        "sum(m / 0) * 0 + 2"};
+    for (size_t i = 0; i < 4; i++) {
+        struct query_result *result = run_at(dense[i], 0, 99000, 1000);
+        assert_non_null(result);
+        assert_int_equal(result->series[0].count, 100);
+        for (size_t k = 0; k < 100; k++)
+            assert_true(i == 3 ? isnan(result->series[0].values[k]) : result->series[0].values[k] == 2);
+        query_result_free(result);
+    }
     gives("avg(m)", 0, 0.5);
     gives("sum_over_time(r[1m])", 3000, 2);
     gives("avg_over_time(r[1m])", 3000, 0.5);
