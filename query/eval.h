@@ -88,7 +88,7 @@ struct eval {
     const struct clock *clock;
     const struct query_request *request;
     struct query_error *error;
-    struct arena arena; /* everything that lives as long as the evaluation */
+    struct arena arena;               /* everything that lives as long as the evaluation */
     const struct arena *result_arena; /* of the result: bounded alike */
     struct eval_node *nodes;
     uint64_t deadline_ns;
