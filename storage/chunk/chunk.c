@@ -564,8 +564,7 @@ static bool chunk_read(struct reader *reader, struct ending *ending, struct chun
 
 int chunk_decode(struct slice bytes, struct chunk_info info, int64_t time_min_ms, int64_t time_max_ms,
                  struct sample_columns *columns) {
-    /* One more than the samples: the place where a sample outside the window is written and not counted. */
-    int status = sample_columns_reserve(columns, (size_t)info.sample_count + 1);
+    int status = sample_columns_reserve(columns, info.sample_count);
     if (status < 0)
         return status;
     struct ending ending;

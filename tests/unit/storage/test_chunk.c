@@ -215,7 +215,7 @@ static void series_make(struct rand *rand, struct sample *samples, int64_t *star
     int start_kind = (int)rand_below(rand, 6); /* 0–2 none, 3 constant, 4 changing now and then, 5 anything */
     uint64_t t = step_kind == 4 ? rand_u64(rand) : 1700000000000;
     int64_t start = start_kind == 3 || rand_below(rand, 2) == 0 ? 1699999990000 : START_NONE;
-    uint64_t v = double_bits((double)rand_below(rand, 1000000));
+    uint64_t v = rand_below(rand, 8) == 0 ? STALE_NAN_BITS : double_bits((double)rand_below(rand, 1000000));
     for (size_t i = 0; i < count; i++) {
         samples[i] = (struct sample){(int64_t)t, v};
         t += (uint64_t)step_make(rand, step_kind);
@@ -380,7 +380,7 @@ static void test_refused(void **state) {
     (void)state;
     static const struct {
         const char *what;
-        uint8_t bytes[16];
+        uint8_t bytes[48]; /* zeros behind those that are named */
         size_t len;
         struct chunk_info info;
         int status;
@@ -391,22 +391,27 @@ static void test_refused(void **state) {
         {"one sample, cut", {0x02, 1, 2, 3, 4, 5, 6, 7}, 8, {1, 0}, STATUS_CORRUPT},
         {"one sample without its start", {0x02, 1, 2, 3, 4, 5, 6, 7, 8}, 9, {1, 0x80}, STATUS_CORRUPT},
         {"one sample with its start", {0x02, 1, 2, 3, 4, 5, 6, 7, 8, 1}, 10, {1, 0x80}, STATUS_OK},
+        {"a time of 64 bits", {255, 255, 255, 255, 255, 255, 255, 255, 255, 1}, 18, {1, 0}, STATUS_OK},
         {"a time of more than 64 bits",
-         {255, 255, 255, 255, 255, 255, 255, 255, 255, 2, 1, 2, 3, 4, 5, 6},
-         16,
+         {255, 255, 255, 255, 255, 255, 255, 255, 255, 2},
+         18,
          {1, 0},
          STATUS_CORRUPT},
-        {"two samples", {0x02, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0}, 11, {2, 0}, STATUS_OK},
+        {"a time that does not end",
+         {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1},
+         19,
+         {1, 0},
+         STATUS_CORRUPT},
+        {"two samples", {2, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0}, 11, {2, 0}, STATUS_OK},
         {"a window reused before there is one",
-         {0x02, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0x80, 0},
-         12,
+         {2, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0x80},
+         43,
          {2, 0},
          STATUS_CORRUPT},
-        {"a window of 31 + 64 bits",
-         {0x02, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0xdf, 0, 0, 0, 0, 0},
-         16,
-         {2, 0},
-         STATUS_CORRUPT},
+        {"the same, shorter", {2, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0x80}, 11, {2, 0}, STATUS_CORRUPT},
+        {"a window of 31 + 33 bits", {2, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0xdf, 0x84}, 16, {2, 0}, STATUS_OK},
+        {"a window of 31 + 34 bits", {2, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0xdf, 0x88}, 16, {2, 0}, STATUS_CORRUPT},
+        {"a window of 1 + 64 bits", {2, 1, 2, 3, 4, 5, 6, 7, 8, 1, 0xc1, 0}, 20, {2, 0}, STATUS_CORRUPT},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct sample_columns columns = {0};
@@ -431,6 +436,52 @@ static void test_refused(void **state) {
                      STATUS_OK);
     assert_int_equal(columns.count, 0);
     sample_columns_release(&columns);
+}
+
+static void check_layout(const struct sample *samples, const int64_t *starts, size_t count) {
+    static struct bits oracle;
+    struct chunk_info info;
+    struct chunk_open chunk = {0};
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(chunk_append(&chunk, samples[i], starts[i], grow, NULL), STATUS_OK);
+    naive_encode(samples, starts, count, &oracle, &info);
+    assert_int_equal(chunk.bit_count, oracle.count);
+    assert_memory_equal(chunk_bytes(&chunk).data, oracle.bytes, (oracle.count + 7) / 8);
+    assert_int_equal(chunk.info.start_byte, info.start_byte);
+    struct sample_columns columns = {0};
+    assert_int_equal(chunk_decode(chunk_bytes(&chunk), chunk.info, INT64_MIN, INT64_MAX, &columns),
+                     STATUS_OK);
+    check_decoded(&columns, 0, samples, starts, count, INT64_MIN, INT64_MAX);
+    sample_columns_release(&columns);
+    mem_free(chunk.bytes);
+}
+
+/* Around every border of the codes of times and starts; a stale marker first, and the values after it. */
+static void test_borders(void **state) {
+    (void)state;
+    static const unsigned powers[] = {0, 1, 2, 3, 5, 8, 11, 12, 13, 17, 19, 20, 24, 31, 55, 56, 62, 63};
+    static const uint64_t values[] = {0, STALE_NAN_BITS, UINT64_C(0x8000000000000000), 1,
+                                      0x3ff0000000000000u};
+    for (size_t p = 0; p < sizeof powers / sizeof powers[0]; p++)
+        for (int sign = 0; sign < 2; sign++)
+            for (uint64_t near = 0; near < 5; near++) {
+                uint64_t by = (UINT64_C(1) << powers[p]) + near - 2;
+                by = sign != 0 ? 0 - by : by;
+                struct sample samples[5];
+                int64_t starts[5], none[5] = {START_NONE, START_NONE, START_NONE, START_NONE, START_NONE};
+                for (size_t v = 0; v < 5; v++) {
+                    for (uint64_t i = 0; i < 5; i++) {
+                        uint64_t t = 5000 + 1000 * i;
+                        samples[i] =
+                            (struct sample){(int64_t)(i == 2 ? t + by : t), values[(v * (i + 1) + i) % 5]};
+                        starts[i] = (int64_t)(5000 + 1000 * i + (i == 3 ? by : i == 4 ? 2 * by : 0));
+                    }
+                    check_layout(samples, none, 5);
+                    check_layout(samples, starts, 5);
+                    samples[2].time_ms = 7000;
+                    check_layout(samples, starts, 5);
+                }
+            }
 }
 
 /* As many bits as a chunk can have: jumping times, values without a common bit, starts far away. */
@@ -521,6 +572,7 @@ int main(void) {
         cmocka_unit_test(test_golden),     cmocka_unit_test(test_damage),
         cmocka_unit_test(test_no_memory),  cmocka_unit_test(test_golden_starts),
         cmocka_unit_test(test_refused),    cmocka_unit_test(test_worst),
+        cmocka_unit_test(test_borders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
