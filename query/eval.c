@@ -81,9 +81,7 @@ int eval_no_room(struct eval *eval) {
     return STATUS_NO_MEMORY;
 }
 
-int eval_tick(struct eval *eval) {
-    if ((eval->ticks++ & 15) != 0)
-        return STATUS_OK;
+int eval_check(struct eval *eval) {
     const atomic_bool *canceled = eval->request->canceled;
     if (canceled != NULL && atomic_load_explicit(canceled, memory_order_relaxed)) {
         eval->error->type = QUERY_ERROR_CANCELED;
@@ -387,6 +385,16 @@ void *node_new(struct eval *eval, size_t bytes, struct grid grid,
     node->made_before = eval->nodes;
     eval->nodes = node;
     return node;
+}
+
+int node_next(struct eval_node *node, struct eval_series *out) {
+    int status = eval_tick(node->eval);
+    if (status < 0)
+        return status;
+    status = node->next(node, out);
+    if (status == STATUS_OK && out->label_count > STORAGE_LABELS_MAX)
+        return eval_fail(node->eval, "a series would have more than %d labels", STORAGE_LABELS_MAX);
+    return status;
 }
 
 void nodes_release(struct eval *eval) {

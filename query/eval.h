@@ -114,8 +114,11 @@ int eval_duplicate(struct eval *eval); /* "vector cannot contain metrics with th
 void *eval_alloc(struct eval *eval, size_t bytes);
 int eval_no_room(struct eval *eval);
 
-/* Deadline and cancellation, looked at every few calls. */
-int eval_tick(struct eval *eval);
+/* Deadline and cancellation: now, and every few calls. */
+int eval_check(struct eval *eval);
+static inline int eval_tick(struct eval *eval) {
+    return (eval->ticks++ & 15) == 0 ? eval_check(eval) : STATUS_OK;
+}
 
 /* `count` samples in a buffer for now, beside those held: STATUS_BUDGET if that is too much. */
 int eval_samples_check(struct eval *eval, uint64_t count);
@@ -133,9 +136,9 @@ int node_build(struct eval *eval, struct ast *ast, struct grid grid, struct eval
 int scalar_eval(struct eval *eval, struct ast *ast, struct grid grid, double *values);
 int scalar_column(struct eval *eval, struct ast *ast, struct grid grid, double **out);
 
-static inline int node_next(struct eval_node *node, struct eval_series *out) {
-    return node->next(node, out);
-}
+/* The next series of a node. Looks at the clock now and then, and lets no series pass that has more labels
+ * than buffers have room for (functions can add labels). */
+int node_next(struct eval_node *node, struct eval_series *out);
 
 /* Ends what the nodes of an evaluation hold outside the arena. */
 void nodes_release(struct eval *eval);

@@ -529,14 +529,18 @@ struct range_call {
     uint64_t *present;
 };
 
-static void windows_slide(struct range_call *call) {
+/* A window may hold millions of samples and most functions read all of them at every step: the clock is
+ * looked at between. */
+#define WINDOW_WORK_MAX (1u << 20)
+
+static int windows_slide(struct range_call *call) {
     const struct range_source *source = &call->source;
     const struct grid *grid = &call->base.grid;
     const struct sample_columns *columns = &source->columns;
     struct window window = {
         .times_ms = columns->times_ms, .values = columns->values, .range_s = (double)source->range_ms / 1000};
     memset(call->present, 0, bits_words(grid->count) * sizeof *call->present);
-    size_t steps = source->is_fixed ? 1 : grid->count;
+    size_t steps = source->is_fixed ? 1 : grid->count, work = 0;
     for (size_t i = 0; i < steps; i++) {
         window.end_ms = (source->is_fixed ? source->fixed_ms : grid_time(grid, i)) - source->offset_ms;
         window.start_ms = window.end_ms - source->range_ms;
@@ -549,12 +553,20 @@ static void windows_slide(struct range_call *call) {
             window.low++;
         if (window.low < window.high && call->function(&window, &call->values[i]))
             bits_set(call->present, i);
+        work += window.high - window.low;
+        if (work > WINDOW_WORK_MAX) {
+            int status = eval_check(call->base.eval);
+            if (status < 0)
+                return status;
+            work = 0;
+        }
     }
     if (source->is_fixed && grid->count > 0 && bits_get(call->present, 0)) {
         bits_fill(call->present, grid->count);
         for (size_t i = 1; i < grid->count; i++)
             call->values[i] = call->values[0];
     }
+    return STATUS_OK;
 }
 
 static bool has_suffix(struct slice s, const char *suffix) {
@@ -584,7 +596,9 @@ static int range_next(struct eval_node *node, struct eval_series *out) {
         int status = range_source_next(&call->source);
         if (status != STATUS_OK)
             return status;
-        windows_slide(call);
+        status = windows_slide(call);
+        if (status < 0)
+            return status;
         if (!bits_any(call->present, node->grid.count))
             continue;
         if (id == FUNCTION_RATE || id == FUNCTION_INCREASE)

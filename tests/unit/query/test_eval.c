@@ -474,6 +474,188 @@ static void bounds(void **state) {
     query_result_free(result);
 }
 
+/* Expressions as deep as they may be, and labels as many as can be asked for. */
+static void depth_and_labels(void **state) {
+    (void)state;
+    fake_storage_add(storage, series("m", "a", "b", NULL), 0, -7);
+    struct buf text;
+    buf_init(&text);
+    for (int i = 0; i < 900; i++)
+        buf_append_str(&text, "abs(");
+    buf_append_str(&text, "m");
+    for (int i = 0; i < 900; i++)
+        buf_append_str(&text, ")");
+    buf_append_byte(&text, 0);
+    gives((const char *)text.data, 0, 7);
+    for (int levels = 250; levels <= 260; levels += 10) {
+        buf_clear(&text);
+        buf_append_str(&text, "count without (x) (");
+        for (int i = 0; i < levels; i++)
+            buf_append_str(&text, "label_replace(");
+        buf_append_str(&text, "m");
+        for (int i = 0; i < levels; i++)
+            buf_printf(&text, ", \"l%d\", \"v\", \"a\", \".*\")", i);
+        buf_append_str(&text, ")");
+        buf_append_byte(&text, 0);
+        if (levels == 250)
+            gives((const char *)text.data, 0, 1);
+        else
+            fails((const char *)text.data, 0, "a series would have more than 256 labels");
+    }
+    buf_clear(&text);
+    buf_append_str(&text, "sum without (x) (absent(none{");
+    for (int i = 0; i < 5000; i++)
+        buf_printf(&text, "l%d=\"v\",", i);
+    buf_append_str(&text, "}))");
+    buf_append_byte(&text, 0);
+    fails((const char *)text.data, 0, "a series would have more than 256 labels");
+    buf_release(&text);
+}
+
+static uint64_t fake_now_ns;
+
+static uint64_t clock_jumps(void *context) {
+    (void)context;
+    return fake_now_ns += 1000000000; /* a second at every look */
+}
+
+static int64_t clock_zero(void *context) {
+    (void)context;
+    return 0;
+}
+
+/* One series with a large window must not outrun the clock. */
+static void slow_windows_time_out(void **state) {
+    (void)state;
+    size_t m = series("m", NULL);
+    for (int i = 0; i < 20000; i++)
+        fake_storage_add(storage, m, i * 1000, i);
+    struct clock clock = {clock_zero, clock_jumps, NULL};
+    struct query_request request = {.text = slice_str("sum_over_time(m[20000s])"),
+                                    .range = true,
+                                    .start_ms = 20000000,
+                                    .end_ms = 21000000,
+                                    .step_ms = 1000,
+                                    .lookback_ms = 300000,
+                                    .timeout_ms = 8000};
+    struct query_result *result;
+    assert_int_equal(query_run(storage, &limits, &clock, &request, &last_error, &result), STATUS_TIMEOUT);
+}
+
+/* Random expressions: a range query must agree with the instant queries at its steps. */
+static size_t random_expr(struct rand *rand, char *out, size_t size, int depth) {
+    static const char *const leaves[] = {"a",      "b",         "a{x=\"1\"}",    "a offset 7s",
+                                         "b @ 60", "vector(3)", "vector(time())"};
+    static const char *const binary[] = {"+",           "-",
+                                         "/",           ">",
+                                         "<= bool",     "and",
+                                         "or",          "unless",
+                                         "* on (x)",    "== ignoring (y)",
+                                         "or on (x)",   "+ on (x) group_left ()",
+                                         "unless on ()"};
+    static const char *const around[] = {"sum(",
+                                         "avg by (x) (",
+                                         "max without (y) (",
+                                         "-(",
+                                         "abs(",
+                                         "count by (y) (",
+                                         "topk(2, ",
+                                         "stddev(",
+                                         "timestamp(",
+                                         "round(",
+                                         "group by (x, y) (",
+                                         "ceil(",
+                                         "bottomk by (x) (1, "};
+    static const char *const ranges[] = {"rate",           "max_over_time", "sum_over_time",
+                                         "last_over_time", "avg_over_time", "delta"};
+    size_t len = 0;
+    switch (depth == 0 ? 0 : rand_below(rand, 6)) {
+    case 0:
+        return (size_t)snprintf(out, size, "%s", leaves[rand_below(rand, 7)]);
+    case 1:
+    case 2:
+        len = (size_t)snprintf(out, size, "(");
+        len += random_expr(rand, out + len, size - len, depth - 1);
+        len += (size_t)snprintf(out + len, size - len, ") %s (", binary[rand_below(rand, 13)]);
+        len += random_expr(rand, out + len, size - len, depth - 1);
+        return len + (size_t)snprintf(out + len, size - len, ")");
+    case 3:
+        return (size_t)snprintf(out, size, "%s(a[%ds])", ranges[rand_below(rand, 6)],
+                                10 + (int)rand_below(rand, 60));
+    case 4:
+        len = (size_t)snprintf(out, size, "%s((", ranges[rand_below(rand, 6)]);
+        len += random_expr(rand, out + len, size - len, depth - 1);
+        return len + (size_t)snprintf(out + len, size - len, ")[40s:9s])");
+    default:
+        len = (size_t)snprintf(out, size, "%s", around[rand_below(rand, 13)]);
+        len += random_expr(rand, out + len, size - len, depth - 1);
+        return len + (size_t)snprintf(out + len, size - len, ")");
+    }
+}
+
+/* The order of adding differs where topk hands on its best first: the last bits may too. */
+static bool close_to(double a, double b) {
+    return same(a, b) || fabs(a - b) <= 1e-9 * (fabs(a) + fabs(b)) + 1e-12;
+}
+
+static void random_expressions(void **state) {
+    (void)state;
+    struct rand rand;
+    rand_init(&rand, 9);
+    for (int i = 0; i < 6; i++) {
+        char x[4] = {(char)('1' + i % 3), 0};
+        size_t a = series("a", "x", x, "y", i < 3 ? "p" : "q", NULL), b = series("b", "x", x, NULL);
+        for (int t = 0; t < 30; t++) {
+            if (rand_below(&rand, 3) > 0)
+                fake_storage_add(storage, a, t * 5000,
+                                 rand_below(&rand, 8) == 0 ? bits_double(STALE_NAN_BITS)
+                                                           : (double)rand_below(&rand, 10));
+            if (i < 3 && rand_below(&rand, 3) > 0)
+                fake_storage_add(storage, b, t * 5000, (double)rand_below(&rand, 10));
+        }
+    }
+    size_t compared = 0;
+    for (int round = 0; round < 1500; round++) {
+        char text[4096];
+        random_expr(&rand, text, sizeof text, 4);
+        struct query_result *range = run_at(text, 3000, 150000, 7000);
+        if (range == NULL)
+            assert_int_equal(last_error.type, QUERY_ERROR_EXECUTION);
+        for (size_t step = 0; range != NULL && step < range->steps; step++) {
+            int64_t time = 3000 + (int64_t)step * 7000;
+            struct query_result *instant = run_at(text, time, time, 0);
+            if (instant == NULL)
+                fail_msg("%s at %lld fails: %s; not as a range", text, (long long)time, last_error.text);
+            size_t there = 0;
+            for (size_t i = 0; i < range->series_count; i++) {
+                const struct result_series *r = &range->series[i];
+                if (!bits_get(r->present, step))
+                    continue;
+                size_t at = 0;
+                for (BITS_EACH(k, r->present, step))
+                    at++;
+                there++;
+                bool found = false;
+                for (size_t j = 0; j < instant->series_count; j++) {
+                    const struct result_series *v = &instant->series[j];
+                    found = found || (labels_equal(r->labels, r->label_count, v->labels, v->label_count) &&
+                                      close_to(r->values[at], v->values[0]));
+                }
+                if (!found)
+                    fail_msg("%s at %lld: the range has %.17g for %s", text, (long long)time, r->values[at],
+                             labels_of(range, i));
+                compared++;
+            }
+            if (there != instant->series_count)
+                fail_msg("%s at %lld: %zu series in the range, %zu alone", text, (long long)time, there,
+                         instant->series_count);
+            query_result_free(instant);
+        }
+        query_result_free(range);
+    }
+    assert_true(compared > 10000);
+}
+
 static void counter_note(void **state) {
     (void)state;
     size_t m = series("m", NULL);
@@ -761,6 +943,9 @@ int main(void) {
         TEST(as_the_naive_way),
         TEST(range_is_many_instants),
         TEST(any_allocation_may_fail),
+        TEST(depth_and_labels),
+        TEST(slow_windows_time_out),
+        TEST(random_expressions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
