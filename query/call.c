@@ -117,7 +117,7 @@ static int scalar_call(struct eval *eval, struct ast *ast, struct grid grid, dou
         break;
     case FUNCTION_MIN_OF:
     case FUNCTION_MAX_OF: {
-        double *right;
+        double *right = NULL;
         bool want_max = ast->call.function->id == FUNCTION_MAX_OF;
         TRY(scalar_eval(eval, ast->call.args[0], grid, values));
         TRY(scalar_column(eval, ast->call.args[1], grid, &right));
@@ -159,7 +159,7 @@ int scalar_eval(struct eval *eval, struct ast *ast, struct grid grid, double *va
         enum token_kind op = ast->binary.op;
         if (op == TOKEN_TRIM_UPPER || op == TOKEN_TRIM_LOWER)
             return eval_unsupported(eval, "trimming histograms");
-        double *right;
+        double *right = NULL;
         TRY(scalar_eval(eval, ast->binary.left, grid, values));
         TRY(scalar_column(eval, ast->binary.right, grid, &right));
         for (size_t i = 0; i < grid.count; i++) {
@@ -418,7 +418,7 @@ static int scalar_binary_node(struct eval *eval, struct ast *ast, struct grid gr
     bool scalar_left = ast->binary.left->type == VALUE_SCALAR;
     struct eval_node *child;
     struct map *map;
-    double *scalar;
+    double *scalar = NULL;
     TRY(node_build(eval, scalar_left ? ast->binary.right : ast->binary.left, grid, &child));
     TRY(scalar_column(eval, scalar_left ? ast->binary.left : ast->binary.right, grid, &scalar));
     bool drop_name = !op_is_comparison(ast->binary.op) || ast->binary.return_bool;

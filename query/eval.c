@@ -303,7 +303,7 @@ int label_table_find(struct eval *eval, struct label_table *table, const struct 
     if (sets == NULL)
         return eval_no_room(eval);
     table->sets = sets;
-    struct label *kept;
+    struct label *kept = NULL;
     int status = labels_keep(eval, labels, count, &kept);
     if (status < 0)
         return status;
