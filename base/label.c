@@ -73,10 +73,12 @@ static const uint8_t *length_read(const uint8_t *p, const uint8_t *end, size_t *
 }
 
 bool label_next(struct slice *rest, struct label *label, struct slice *whole) {
+    if (rest->len == 0)
+        return false;
     const uint8_t *p = rest->data;
     const uint8_t *end = p + rest->len;
     size_t len;
-    if (p == end || *p != TAG_LABEL || (p = length_read(p + 1, end, &len)) == NULL)
+    if (*p != TAG_LABEL || (p = length_read(p + 1, end, &len)) == NULL)
         return false;
     const uint8_t *label_end = p + len;
     struct slice name, value;
@@ -213,7 +215,7 @@ static bool code_point_is_printable(uint32_t c) {
 void text_quote(struct buf *buf, struct slice s) {
     buf_append_byte(buf, '"');
     const uint8_t *p = s.data;
-    const uint8_t *end = p + s.len;
+    const uint8_t *end = s.len > 0 ? p + s.len : p;
     while (p < end) {
         uint32_t c;
         size_t len = utf8_decode(p, end, &c);

@@ -35,6 +35,8 @@ size_t utf8_decode(const uint8_t *p, const uint8_t *end, uint32_t *code_point) {
 }
 
 bool utf8_valid(struct slice s) {
+    if (s.len == 0)
+        return true;
     const uint8_t *p = s.data;
     const uint8_t *end = p + s.len;
     while (p < end) {

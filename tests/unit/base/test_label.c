@@ -267,6 +267,12 @@ static void test_text(void **state) {
     expect_text(SPELL(&buf, "__name__", "m"), "m");
     expect_text(SPELL(&buf, "a", "b"), "{a=\"b\"}");
     expect_text((struct slice){NULL, 0}, "{}");
+    const struct label no_value = {.name = slice_str("a")};
+    struct buf out;
+    buf_init(&out);
+    labels_print(&out, &no_value, 1);
+    assert_true(slice_equal(buf_slice(&out), slice_str("{a=\"\"}")));
+    buf_release(&out);
     expect_text(SPELL(&buf, "__name__", "a.b", "c", "x"), "{\"a.b\", c=\"x\"}");
     expect_text(SPELL(&buf, "__name__", "a:b", "c.d", "x"), "a:b{\"c.d\"=\"x\"}");
     expect_text(SPELL(&buf, "__name__", "m", "a", "q\"\\\n\t\x01\x7f\xffü\u2028"),

@@ -122,6 +122,8 @@ static void test_buf_against_array(void **state) {
     rand_init(&rand, 2);
     struct buf buf;
     buf_init(&buf);
+    buf_append(&buf, NULL, 0);
+    assert_non_null(buf_reserve(&buf, 0)); /* NULL would say that it failed */
     static char expected[200000];
     size_t len = 0;
     for (int i = 0; i < 3000; i++) {
