@@ -61,8 +61,10 @@ static int on_segment(void *context, uint32_t number) {
     return 0;
 }
 
-static int on_record(void *context, wal_position position, enum wal_record_type type, struct slice payload) {
+static int on_record(void *context, wal_position position, bool proven, enum wal_record_type type,
+                     struct slice payload) {
     (void)position;
+    (void)proven;
     (void)type;
     *(uint64_t *)context += payload.len;
     return 0;

@@ -20,6 +20,12 @@ struct replay {
     struct arena scratch;
     uint64_t orphans; /* samples of a series whose declaration was lost */
     uint64_t samples;
+
+    /* Samples that nothing proves to be durable, to be carried over to the new segment: */
+    struct buf carried_slots;   /* uint32_t */
+    struct buf carried_samples; /* struct sample */
+    struct buf carried_starts;  /* int64_t */
+    bool carried_has_starts;
 };
 
 static int replay_segment(void *context, uint32_t number) {
@@ -67,7 +73,14 @@ out:
     return status;
 }
 
-static int replay_samples(struct replay *replay, struct slice payload) {
+static void replay_carry(struct replay *replay, uint32_t slot, struct sample sample, int64_t start_ms) {
+    buf_append(&replay->carried_slots, &slot, sizeof slot);
+    buf_append(&replay->carried_samples, &sample, sizeof sample);
+    buf_append(&replay->carried_starts, &start_ms, sizeof start_ms);
+    replay->carried_has_starts |= start_ms != START_NONE;
+}
+
+static int replay_samples(struct replay *replay, bool proven, struct slice payload) {
     struct wal_samples_reader reader;
     int status = STATUS_OK;
     TRY(wal_samples_reader_init(&reader, payload));
@@ -83,6 +96,8 @@ static int replay_samples(struct replay *replay, struct slice payload) {
             replay->orphans++;
             continue;
         }
+        if (!proven)
+            replay_carry(replay, slot, sample, start_ms);
         TRY(storage__apply(replay->storage, NULL, slot, sample, start_ms));
         replay->samples++;
     }
@@ -90,10 +105,11 @@ out:
     return status;
 }
 
-static int replay_record(void *context, wal_position position, enum wal_record_type type,
+static int replay_record(void *context, wal_position position, bool proven, enum wal_record_type type,
                          struct slice payload) {
     struct replay *replay = context;
-    int status = type == WAL_RECORD_SERIES ? replay_series(replay, payload) : replay_samples(replay, payload);
+    int status =
+        type == WAL_RECORD_SERIES ? replay_series(replay, payload) : replay_samples(replay, proven, payload);
     if (status == STATUS_CORRUPT) {
         /* The frames' checksums held, so this is no rot of the disk; what can be read of the rest is worth
          * more than a refusal to start. */
@@ -105,6 +121,33 @@ static int replay_record(void *context, wal_position position, enum wal_record_t
     return status;
 }
 
+/* Gives the log what it has to carry over; their series are declared anew with it. */
+static int carry(struct storage *storage, struct replay *replay) {
+    struct storage_write write = {
+        .slots = (uint32_t *)(void *)replay->carried_slots.data,
+        .samples = (struct sample *)(void *)replay->carried_samples.data,
+        .starts_ms = replay->carried_has_starts ? (int64_t *)(void *)replay->carried_starts.data : NULL,
+        .count = replay->carried_samples.len / sizeof(struct sample),
+    };
+    if (replay->carried_slots.failed || replay->carried_samples.failed || replay->carried_starts.failed)
+        return STATUS_NO_MEMORY;
+    if (write.count == 0)
+        return STATUS_OK;
+    wal_record_samples_write(&write.payload, write.slots, write.samples, write.starts_ms, write.count);
+    int status = write.payload.failed ? STATUS_NO_MEMORY : storage__group_carry(storage, &write);
+    buf_release(&write.payload);
+    return status;
+}
+
+/* Begins to write. A disk that has no room, or fails, must not keep what is there from being read: then the
+ * log is as after a failed commit, and tries again. */
+static int start_log(struct storage *storage) {
+    int status = wal_start(storage->wal, NULL);
+    /* What was carried over is declared in the new segment. */
+    storage->declared_segment = status == STATUS_OK ? wal_segment(storage->wal) : SEGMENT_UNKNOWN;
+    return status == STATUS_NO_MEMORY ? status : STATUS_OK;
+}
+
 static int replay_log(struct storage *storage, struct error_detail *detail) {
     struct replay replay = {.storage = storage};
     arena_init(&replay.scratch, 0, 0);
@@ -112,6 +155,11 @@ static int replay_log(struct storage *storage, struct error_detail *detail) {
     uint64_t begin_ns = clock_monotonic_ns(storage->options.clock);
     int status = wal_replay(storage->wal, &sink, detail, &storage->replay);
     storage->replay_ms = (clock_monotonic_ns(storage->options.clock) - begin_ns) / 1000000;
+    if (status == STATUS_OK)
+        status = carry(storage, &replay);
+    buf_release(&replay.carried_slots);
+    buf_release(&replay.carried_samples);
+    buf_release(&replay.carried_starts);
     arena_release(&replay.scratch);
     mem_free(replay.map);
     if (status < 0)
@@ -186,7 +234,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
                                             .seed = options->seed};
     TRY(wal_open(&wal_options, detail, &storage->wal));
     TRY(replay_log(storage, detail));
-    TRY(wal_start(storage->wal, detail));
+    TRY(start_log(storage));
     *out = storage;
     storage = NULL;
 out:
@@ -205,12 +253,7 @@ void storage_close(struct storage *storage) {
     ASSERT(!storage->thread_runs);
     if (storage->wal != NULL) {
         /* What was submitted is finished; a log that fails answers its writes with the error. */
-        while (storage->queue.first != NULL || storage->waiting.first != NULL ||
-               storage->group.first != NULL) {
-            storage_step(storage, clock_wall_ms(storage->options.clock));
-            if (storage->group.first != NULL)
-                storage_wait(storage, 100);
-        }
+        storage__finish(storage);
         wal_close(storage->wal);
     }
     head_free(storage->head);

@@ -23,6 +23,7 @@ struct storage_write {
     struct sample *samples;
     int64_t *starts_ms; /* NULL if none */
     size_t count;
+    size_t applied;     /* samples of them */
     struct buf payload; /* the samples as a log record; empty if count is 0 */
     size_t log_bytes;   /* at most this much in the log: the payload, and every series declared */
     uint64_t queued_ns;
@@ -56,6 +57,7 @@ struct storage {
     struct write_list group;   /* in flight */
     bool group_ended;
     int group_status;
+    bool applying; /* the group is durable, and there was no memory to apply all of it */
     uint64_t group_started_ns;
     uint8_t *declared; /* bit by slot: declared in declared_segment */
     size_t declared_slots;
@@ -69,8 +71,15 @@ struct storage {
     bool thread_runs;
 };
 
+/* Steps and waits until nothing that was submitted is left. */
+void storage__finish(struct storage *storage);
+
 /* Adds a line of Prometheus' words to the write's reasons: "<what> for series {…}". At most a few lines. */
 void storage__reason_add(struct storage_write *write, uint32_t slot, const char *what);
+
+/* Puts the samples of a write that is applied already into the log's first group, before wal_start: what the
+ * last start's log held and nothing proves to be durable. */
+int storage__group_carry(struct storage *storage, const struct storage_write *write);
 
 /* Applies one sample of a write, or of the replay (write == NULL), and counts the verdict. */
 int storage__apply(struct storage *storage, struct storage_write *write, uint32_t slot, struct sample sample,

@@ -1,8 +1,32 @@
-/* storage_thread.c: the thin shell that runs storage_step on a thread of its own. */
+/* storage_thread.c: the thin shell that runs storage_step on a thread of its own, and waits in between. All
+ * that storage does happens in steps; this file is all that knows of real time passing. */
+#include <errno.h>
+#include <time.h>
+
 #include "base/assert.h"
 #include "storage/storage_private.h"
 
 #define WAIT_MS 100 /* how often wal_tick runs when nothing happens */
+
+void storage_wait(struct storage *storage, int timeout_ms) {
+    if (io_in_flight(storage->options.io) > 0) {
+        (void)io_poll(storage->options.io, timeout_ms);
+        return;
+    }
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&storage->queue_mutex);
+    while (storage->queue.first == NULL && !storage->stopping)
+        if (pthread_cond_timedwait(&storage->queue_filled, &storage->queue_mutex, &until) == ETIMEDOUT)
+            break;
+    pthread_mutex_unlock(&storage->queue_mutex);
+}
 
 static bool is_stopping(struct storage *storage) {
     pthread_mutex_lock(&storage->queue_mutex);

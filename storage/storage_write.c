@@ -2,10 +2,8 @@
  *
  * The rule everything hangs on: a write is applied, and its `done` called with STATUS_OK, only by group_end
  * with the status of a commit whose sync succeeded (docs/durability.md, D1, D2). */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -328,13 +326,18 @@ int storage__apply(struct storage *storage, struct storage_write *write, uint32_
     return STATUS_OK;
 }
 
+/* Goes on where it stopped. STATUS_NO_MEMORY is the only failure: a chunk of our own that does not decode is
+ * a mistake of our own. */
 static int write_apply(struct storage *storage, struct storage_write *write) {
-    int status = STATUS_OK;
-    for (size_t i = 0; i < write->count; i++)
-        TRY(storage__apply(storage, write, write->slots[i], write->samples[i],
-                           write->starts_ms == NULL ? START_NONE : write->starts_ms[i]));
-out:
-    return status;
+    for (; write->applied < write->count; write->applied++) {
+        size_t i = write->applied;
+        int status = storage__apply(storage, write, write->slots[i], write->samples[i],
+                                    write->starts_ms == NULL ? START_NONE : write->starts_ms[i]);
+        ASSERT(status == STATUS_OK || status == STATUS_NO_MEMORY);
+        if (status < 0)
+            return status;
+    }
+    return STATUS_OK;
 }
 
 static void write_end(struct storage *storage, struct storage_write *write, int status) {
@@ -347,15 +350,25 @@ static void write_end(struct storage *storage, struct storage_write *write, int 
     write->done(write->context, write);
 }
 
-/* The group's writes, in log order: durable, so applied and answered; or failed, so only answered. */
-static void group_end(struct storage *storage, int group_status) {
+/* Answers the group's writes with one status. */
+static void group_end(struct storage *storage, int status) {
     struct storage_write *write;
-    while ((write = list_take(&storage->group)) != NULL) {
-        int status = group_status;
-        if (status == STATUS_OK && !MUTATED(APPLY_BEFORE_SYNC))
-            status = write_apply(storage, write);
+    while ((write = list_take(&storage->group)) != NULL)
         write_end(storage, write, status);
+}
+
+/* The group is durable: its writes are applied and answered, in log order. Without memory the rest waits for
+ * the next step, and the log with it: what is in the log and not in the head would be judged otherwise by a
+ * replay.
+ */
+static void group_apply(struct storage *storage) {
+    storage->applying = true;
+    while (storage->group.first != NULL) {
+        if (!MUTATED(APPLY_BEFORE_SYNC) && write_apply(storage, storage->group.first) < 0)
+            return;
+        write_end(storage, list_take(&storage->group), STATUS_OK);
     }
+    storage->applying = false;
 }
 
 static void group_committed(void *context, int status) {
@@ -411,7 +424,7 @@ static int group_add(struct storage *storage, const struct storage_write *write)
         wal_record_series_begin(scratch, count);
         struct buf one;
         buf_init(&one);
-        for (size_t i = 0; i < count; i++) {
+        for (size_t i = 0; i < count && !one.failed; i++) {
             uint32_t slot;
             memcpy(&slot, labels.data + i * sizeof slot, sizeof slot);
             buf_clear(&one);
@@ -444,6 +457,15 @@ out:
     return status;
 }
 
+int storage__group_carry(struct storage *storage, const struct storage_write *write) {
+    int status = STATUS_OK;
+    TRY(declared_prepare(storage, wal_segment(storage->wal)));
+    wal_group_begin(storage->wal);
+    TRY(group_add(storage, write));
+out:
+    return status;
+}
+
 static void group_fail(struct storage *storage, int status) {
     storage->declared_segment = SEGMENT_UNKNOWN;
     group_end(storage, status);
@@ -462,7 +484,7 @@ static void group_start(struct storage *storage) {
         list_append(&storage->group, write);
     }
     if (!samples) {
-        group_end(storage, STATUS_OK);
+        group_apply(storage);
         return;
     }
     int status = group_build(storage);
@@ -483,7 +505,7 @@ static void group_start(struct storage *storage) {
             (void)write_apply(storage, write);
     wal_group_commit(storage->wal, group_committed, storage);
     if (MUTATED(ACK_BEFORE_SYNC))
-        group_end(storage, STATUS_OK);
+        group_apply(storage);
 }
 
 /* ---- steps ---- */
@@ -496,9 +518,12 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
         metric_observe_ns(METRIC_wal_commit_seconds,
                           clock_monotonic_ns(storage->options.clock) - storage->group_started_ns);
         if (storage->group_status == STATUS_OK)
-            group_end(storage, STATUS_OK);
+            group_apply(storage);
         else
             group_fail(storage, storage->group_status);
+    } else if (storage->applying) {
+        group_apply(storage);
+        worked = !storage->applying;
     }
     pthread_mutex_lock(&storage->queue_mutex);
     list_move(&storage->waiting, &storage->queue);
@@ -528,22 +553,18 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
     return worked;
 }
 
-void storage_wait(struct storage *storage, int timeout_ms) {
-    if (io_in_flight(storage->options.io) > 0) {
-        (void)io_poll(storage->options.io, timeout_ms);
-        return;
+void storage__finish(struct storage *storage) {
+    while (storage->queue.first != NULL || storage->waiting.first != NULL || storage->group.first != NULL) {
+        storage_step(storage, clock_wall_ms(storage->options.clock));
+        if (storage->applying) {
+            /* No memory, and no time to wait for it. The group is durable and the next start finds it, but
+             * its senders can't be told; nothing may go into the log behind it. */
+            list_move(&storage->group, &storage->waiting);
+            list_move(&storage->group, &storage->queue);
+            group_end(storage, STATUS_NO_MEMORY);
+            storage->applying = false;
+        } else if (storage->group.first != NULL) {
+            storage_wait(storage, 100);
+        }
     }
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    pthread_mutex_lock(&storage->queue_mutex);
-    while (storage->queue.first == NULL && !storage->stopping)
-        if (pthread_cond_timedwait(&storage->queue_filled, &storage->queue_mutex, &until) == ETIMEDOUT)
-            break;
-    pthread_mutex_unlock(&storage->queue_mutex);
 }

@@ -49,7 +49,12 @@ void io_trace_set(struct io *io, void (*trace)(void *context, const struct io_ev
 
 void io_fault_set(struct io *io, struct io_fault fault) {
     io->fault = fault;
+    atomic_store(&io->fault_fired, false);
     atomic_store(&io->fault_countdown, fault.countdown);
+}
+
+bool io_fault_fired(const struct io *io) {
+    return atomic_load(&io->fault_fired);
 }
 
 int io__fault_take(struct io *io, size_t *len) {
@@ -62,6 +67,7 @@ int io__fault_take(struct io *io, size_t *len) {
     } while (!atomic_compare_exchange_weak(&io->fault_countdown, &countdown, countdown - 1));
     if (countdown > 1)
         return 0;
+    atomic_store(&io->fault_fired, true);
     if (len != NULL && io->fault.short_bytes > 0) {
         if (*len > io->fault.short_bytes)
             *len = io->fault.short_bytes;

@@ -1,7 +1,7 @@
 /* io.h: everything durable goes through here, so that a test can watch, break or simulate the disk.
  *
- * Backends: io_uring (io_uring.c), plain system calls (io_syscall.c); a simulated disk comes later and fills
- * the same table. All calls but io_commit block until done and are for opening, replay, segment changes and
+ * Backends: io_uring (io_uring.c), plain system calls (io_syscall.c), and for tests a simulated disk
+ * (io_sim.h). All calls but io_commit block until done and are for opening, replay, segment changes and
  * the like. io_commit is the write path: it starts "write these bytes, then make them durable" and reports by
  * a callback that runs inside io_poll. One `struct io` is used by one thread at a time, except that io_read,
  * io_map and io_unmap may be called from any thread.
@@ -59,6 +59,9 @@ struct io_fault {
     size_t short_bytes;
 };
 void io_fault_set(struct io *io, struct io_fault fault);
+
+/* Was the operation reached that the last io_fault_set counts down to? */
+bool io_fault_fired(const struct io *io);
 
 /* Files. Paths are NUL-terminated and relative to the working directory or absolute. */
 enum io_open_flags {

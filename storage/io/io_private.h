@@ -58,6 +58,7 @@ struct io {
 
     struct io_fault fault;            /* countdown: in fault_countdown */
     _Atomic uint64_t fault_countdown; /* reads come from any thread */
+    _Atomic bool fault_fired;
 };
 
 /* Counts one operation. Returns the errno it must fail with, or 0; for a write (len not NULL) it may cut

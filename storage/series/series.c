@@ -182,17 +182,20 @@ static uint32_t pair_find(struct series_table *table, uint64_t hash, struct slic
     return UINT32_MAX;
 }
 
-struct pair *series__pair_find(struct series_table *table, struct slice name, struct slice value) {
-    uint32_t name_index = series__name_find(table, name);
-    if (name_index == UINT32_MAX)
-        return NULL;
+int series__pair_find(struct series_table *table, struct slice name, struct slice value, struct pair **out) {
+    *out = NULL;
+    if (series__name_find(table, name) == UINT32_MAX)
+        return STATUS_OK;
     struct buf bytes;
     buf_init(&bytes);
     label_bytes_append(&bytes, name, value);
-    uint32_t id =
-        bytes.failed ? UINT32_MAX : pair_find(table, hash_bytes(table, buf_slice(&bytes)), buf_slice(&bytes));
+    int status = bytes.failed ? STATUS_NO_MEMORY : STATUS_OK;
+    if (status == STATUS_OK) {
+        uint32_t id = pair_find(table, hash_bytes(table, buf_slice(&bytes)), buf_slice(&bytes));
+        *out = id == UINT32_MAX ? NULL : pair_at(table, id);
+    }
     buf_release(&bytes);
-    return id == UINT32_MAX ? NULL : pair_at(table, id);
+    return status;
 }
 
 /* ---- making; all under the index lock in write mode ---- */

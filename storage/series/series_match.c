@@ -46,7 +46,8 @@ static int slots_of_matcher(struct series_table *table, const struct matcher *ma
     int status = STATUS_OK;
     if (matcher->kind == MATCHER_REGEX && matcher->pattern->literal_count > 0) {
         for (size_t i = 0; i < matcher->pattern->literal_count; i++) {
-            struct pair *pair = series__pair_find(table, matcher->name, matcher->pattern->literals[i]);
+            struct pair *pair;
+            TRY(series__pair_find(table, matcher->name, matcher->pattern->literals[i], &pair));
             if (pair != NULL)
                 TRY(list_append(list, postings_slots(&pair->postings), pair->postings.count));
         }
@@ -109,26 +110,33 @@ static int list_filter(struct series_table *table, const struct matcher *matcher
 }
 
 /* The matcher to begin with: the `=` with the fewest slots, else the first that cannot match absence; `count`
- * if none. */
-static size_t matcher_first(struct series_table *table, const struct matcher *matchers, size_t count) {
+ * if none. For an `=` also its pair, or NULL. */
+static int matcher_first(struct series_table *table, const struct matcher *matchers, size_t count,
+                         size_t *first_out, const struct pair **pair_out) {
     size_t best = count, best_slots = SIZE_MAX, positive = count;
+    int status = STATUS_OK;
+    *pair_out = NULL;
     for (size_t i = 0; i < count; i++) {
         const struct matcher *matcher = &matchers[i];
         if (matcher_match(matcher, (struct slice){NULL, 0}))
             continue;
         if (matcher->kind == MATCHER_EQUAL) {
-            const struct pair *pair = series__pair_find(table, matcher->name, matcher->value);
+            struct pair *pair;
+            TRY(series__pair_find(table, matcher->name, matcher->value, &pair));
             size_t slots = pair == NULL ? 0 : pair->postings.count;
             if (slots < best_slots) {
                 best = i;
                 best_slots = slots;
+                *pair_out = pair;
             }
         } else if (positive == count ||
                    (matcher->kind == MATCHER_REGEX && matcher->pattern->literal_count > 0)) {
             positive = i;
         }
     }
-    return best < count ? best : positive;
+    *first_out = best < count ? best : positive;
+out:
+    return status;
 }
 
 int series_match(struct series_table *table, const struct matcher *matchers, size_t count,
@@ -136,7 +144,9 @@ int series_match(struct series_table *table, const struct matcher *matchers, siz
     int status = STATUS_OK;
     struct slot_list list = {0};
     pthread_rwlock_rdlock(&table->index_lock);
-    size_t first = matcher_first(table, matchers, count);
+    size_t first;
+    const struct pair *pair;
+    TRY(matcher_first(table, matchers, count, &first, &pair));
     if (first == count) {
         uint32_t slots = series_count(table);
         list.slots = mem_alloc(slots * sizeof *list.slots);
@@ -148,7 +158,6 @@ int series_match(struct series_table *table, const struct matcher *matchers, siz
             list.slots[slot] = slot;
         list.count = list.capacity = slots;
     } else if (matchers[first].kind == MATCHER_EQUAL) {
-        const struct pair *pair = series__pair_find(table, matchers[first].name, matchers[first].value);
         if (pair != NULL)
             TRY(list_append(&list, postings_slots(&pair->postings), pair->postings.count));
     } else {

@@ -96,8 +96,10 @@ static inline const uint32_t *postings_slots(const struct postings *postings) {
 /* The value in a pair's label bytes. */
 struct slice pair__value(const struct pair *pair);
 
-/* The name's index or UINT32_MAX; the pair of a name and a value, or NULL. Under the index lock. */
+/* The name's index or UINT32_MAX. Under the index lock. */
 uint32_t series__name_find(struct series_table *table, struct slice name);
-struct pair *series__pair_find(struct series_table *table, struct slice name, struct slice value);
+
+/* The pair of a name and a value; *out is NULL if there is none. STATUS_NO_MEMORY. Under the index lock. */
+int series__pair_find(struct series_table *table, struct slice name, struct slice value, struct pair **out);
 
 #endif

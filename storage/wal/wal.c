@@ -206,6 +206,24 @@ static int next_sync(struct wal *wal) {
     return status;
 }
 
+/* Fills in the heads of the built group's frames, for its place in that segment. */
+static void group_seal(struct wal *wal, const struct wal__header *header, uint64_t offset,
+                       uint32_t group_number) {
+    for (size_t i = 0; i < wal->group_frames; i++) {
+        uint8_t *bytes = wal->group + i * WAL_FRAME_BYTES;
+        bool last = i + 1 == wal->group_frames;
+        struct wal__frame frame = {
+            .payload_len = (uint16_t)(last ? wal->group_used : WAL_FRAME_PAYLOAD),
+            .first_record = load_u16(bytes + 6),
+            .group = group_number,
+            .index = (uint32_t)i,
+            .count = (uint32_t)wal->group_frames,
+            .durable = wal->durable,
+        };
+        wal__frame_seal(&frame, header, offset + i * WAL_FRAME_BYTES, bytes);
+    }
+}
+
 /* Makes the next segment of at least `bytes` the current one; blocks. On error nothing changed but that a
  * number is used up. */
 static int segment_begin(struct wal *wal, uint64_t bytes) {
@@ -216,6 +234,9 @@ static int segment_begin(struct wal *wal, uint64_t bytes) {
     if (wal->number_max == UINT32_MAX)
         return STATUS_TOO_LARGE;
     uint32_t number = ++wal->number_max; /* never twice, whatever becomes of this attempt */
+    size_t carried = wal->carries ? wal_group_bytes(wal) : 0;
+    if (bytes < WAL_DATA_OFFSET + carried)
+        bytes = WAL_DATA_OFFSET + carried;
     if ((from = wal__path(wal, next_name)) == NULL || (to = wal__segment_path(wal, number)) == NULL)
         goto out;
     do
@@ -233,6 +254,10 @@ static int segment_begin(struct wal *wal, uint64_t bytes) {
     };
     wal__header_write(&segment.header, copies);
     TRY(io_write(wal->io, wal->next, 0, copies, sizeof copies));
+    if (carried > 0) {
+        group_seal(wal, &segment.header, WAL_DATA_OFFSET, 0);
+        TRY(io_write(wal->io, wal->next, WAL_DATA_OFFSET, wal->group, carried));
+    }
     TRY(io_sync(wal->io, wal->next));
     TRY(io_rename(wal->io, from, to));
     status = io_file_open(wal->io, to, IO_OPEN_READ | IO_OPEN_WRITE, NULL, &file);
@@ -255,8 +280,11 @@ static int segment_begin(struct wal *wal, uint64_t bytes) {
     wal->file = file;
     file = NULL;
     wal->header = segment.header;
-    wal->offset = WAL_DATA_OFFSET;
-    wal->group_number = 0;
+    wal->offset = WAL_DATA_OFFSET + carried;
+    wal->group_number = carried > 0;
+    if (carried > 0)
+        wal->durable = wal__position(number, wal->offset);
+    wal->carries = false;
     metric_add(METRIC_wal_segments_opened, 1);
     metric_set(METRIC_wal_segments, wal->segment_count);
     metric_set(METRIC_wal_disk_bytes, wal_disk_bytes(wal));
@@ -299,6 +327,7 @@ static int segment_begin_soon(struct wal *wal) {
 int wal_start(struct wal *wal, struct error_detail *detail) {
     ASSERT(!wal->started);
     wal->started = true;
+    wal->carries = wal->group_frames > 0;
     int status = segment_begin_soon(wal);
     if (status < 0) {
         become_failed(wal, status);
@@ -312,7 +341,7 @@ int wal_start(struct wal *wal, struct error_detail *detail) {
  * ------------------------------------------------------------------------------------------------ */
 
 void wal_group_begin(struct wal *wal) {
-    ASSERT(wal->state == WAL_READY);
+    ASSERT(wal->state == WAL_READY || !wal->started);
     wal->group_frames = 0;
     wal->group_used = WAL_FRAME_PAYLOAD;
 }
@@ -356,7 +385,7 @@ static void group_copy(struct wal *wal, const uint8_t *data, size_t len, bool re
 }
 
 int wal_group_append(struct wal *wal, enum wal_record_type type, struct slice payload) {
-    ASSERT(wal->state == WAL_READY);
+    ASSERT(wal->state == WAL_READY || !wal->started);
     ASSERT(payload.len > 0);
     if (payload.len > UINT32_MAX)
         return STATUS_TOO_LARGE;
@@ -421,19 +450,7 @@ void wal_group_commit(struct wal *wal, void (*done)(void *context, int status), 
     ASSERT(wal->group_frames > 0 && wal_group_fits(wal));
     /* Groups are committed one by one: this one begins where the durable part ends. */
     ASSERT(wal->group_number == 0 || wal->durable == wal__position(wal->header.number, wal->offset));
-    for (size_t i = 0; i < wal->group_frames; i++) {
-        uint8_t *bytes = wal->group + i * WAL_FRAME_BYTES;
-        bool last = i + 1 == wal->group_frames;
-        struct wal__frame frame = {
-            .payload_len = (uint16_t)(last ? wal->group_used : WAL_FRAME_PAYLOAD),
-            .first_record = load_u16(bytes + 6),
-            .group = wal->group_number,
-            .index = (uint32_t)i,
-            .count = (uint32_t)wal->group_frames,
-            .durable = wal->durable,
-        };
-        wal__frame_seal(&frame, &wal->header, wal->offset + i * WAL_FRAME_BYTES, bytes);
-    }
+    group_seal(wal, &wal->header, wal->offset, wal->group_number);
     wal->state = WAL_COMMITTING;
     wal->done = done;
     wal->done_context = context;

@@ -48,8 +48,9 @@ struct wal_sink {
     /* A segment begins: declarations of earlier ones no longer count. */
     int (*segment)(void *context, uint32_t number);
     /* One whole record, in log order; `position` is where its group begins. `payload` is borrowed for the
-     * call. */
-    int (*record)(void *context, wal_position position, enum wal_record_type type, struct slice payload);
+     * call. `proven` is false for the last group if nothing shows that it was synced: see wal_start. */
+    int (*record)(void *context, wal_position position, bool proven, enum wal_record_type type,
+                  struct slice payload);
     void *context;
 };
 
@@ -65,21 +66,27 @@ struct wal_replay_stats {
 
 /* Reads the whole log through `sink`; blocks. Damage below the durable position is skipped frame by frame,
  * logged and counted; a torn tail is cut, counted, and its bytes are kept aside in `torn-<segment>-<offset>`.
- * What was read but may not have been synced before the crash is synced before this returns. */
+ * No segment is written to. */
 int wal_replay(struct wal *wal, const struct wal_sink *sink, struct error_detail *detail,
                struct wal_replay_stats *stats_out);
 
-/* Makes the first segment for writing (never one that exists); blocks. Call once, after wal_replay. On error
- * the log is WAL_FAILED as after a failed commit: the caller may close it, or go on and let wal_tick try
- * again. */
+/* Makes the first segment for writing (never one that exists); blocks. Call once, after wal_replay.
+ *
+ * The records of an unproven group must be carried over: append them (wal_group_begin, wal_group_append)
+ * before this call. The new segment comes into being with them in it, by one rename; from then on it says
+ * that the old copy does not count, whose sync may have failed and which must not be written to again: it may
+ * also have been acknowledged, and a write that is torn would destroy it.
+ *
+ * On error the log is WAL_FAILED as after a failed commit, and what was appended is kept for the next
+ * attempt: the caller may close it, or go on and let wal_tick try again. */
 int wal_start(struct wal *wal, struct error_detail *detail);
 
 /* Builds the next group. Nothing is written before wal_group_commit.
  *   wal_group_begin → wal_group_append… → wal_group_fits? → wal_group_commit
  *                                              └ no: wal_roll → wal_group_begin again
  * append copies `payload` straight into frames; STATUS_NO_MEMORY, and STATUS_TOO_LARGE for what no segment
- * can hold (4 GiB), leave the group as it was. begin and append need WAL_READY: after a failure, wait for
- * wal_tick. begin also drops a group that was built and not committed. */
+ * can hold (4 GiB), leave the group as it was. begin and append need WAL_READY, or that wal_start is yet to
+ * come: after a failure, wait for wal_tick. begin also drops a group that was built and not committed. */
 void wal_group_begin(struct wal *wal);
 int wal_group_append(struct wal *wal, enum wal_record_type type, struct slice payload);
 

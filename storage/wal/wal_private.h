@@ -89,6 +89,7 @@ struct wal {
     struct rand rand;
     enum wal_state state;
     bool started;
+    bool carries; /* the group is carried over from before the start: the next segment is born with it */
     uint32_t number_max; /* highest segment number that was ever seen or tried */
 
     struct wal__segment *segments; /* ascending numbers, the current one last */

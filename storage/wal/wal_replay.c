@@ -5,7 +5,7 @@
  * held anything durable; if it is in one between that can't be read, this segment was closed, and everything
  * in it counts. The last segment says it itself: each frame carries the position that was durable before its
  * group was written, and the largest of these is proven. Behind it there can be one group more: whole, it is
- * delivered; not whole, it is a torn tail.
+ * delivered as not proven; not whole, it is a torn tail.
  *
  * Below the proven end a frame that is not valid is damage: it is skipped with the records that it has a part
  * in, and reading goes on at the next record that begins in a valid frame. */
@@ -37,6 +37,7 @@ struct replay {
 
     struct buf run; /* a record that has begun and not ended: its bytes so far */
     bool in_run;    /* the next frame is expected to go on where the last one ended */
+    bool proven;    /* what is delivered now is known to be durable */
     struct wal__frame last;
     uint64_t damage_offset; /* of the first of damage_frames frames in a row */
     uint64_t damage_frames;
@@ -144,8 +145,8 @@ static int frame_take(struct replay *replay, const struct wal__frame *frame, uin
         replay->stats.records++;
         replay->stats.bytes += payload.len;
         if (replay->sink->record != NULL) {
-            status =
-                replay->sink->record(replay->sink->context, position, (enum wal_record_type)type, payload);
+            status = replay->sink->record(replay->sink->context, position, replay->proven,
+                                          (enum wal_record_type)type, payload);
             if (status < 0)
                 return error_set(replay->detail, status, "replaying %s at offset %llu: %s",
                                  io_file_path(replay->file), (unsigned long long)offset,
@@ -346,12 +347,15 @@ out:
 /* ---- Segments
  * ------------------------------------------------------------------------------------------------------ */
 
-/* Reads what is behind the proven end of the last segment, makes all of it durable, and sets wal->durable. */
+/* Reads what is behind the proven end of the last segment. The log ends at that end all the same: what is
+ * delivered here is carried over (wal_start). Nothing is written over it: if its sync failed, the kernel may
+ * call pages clean that it could not write; and if it was acknowledged, a write that is torn would lose it.
+ * The sync is for the time until it is carried over, should the disk have no room for a new segment. */
 static int tail_deliver(struct replay *replay, uint64_t proven) {
-    struct wal *wal = replay->wal;
     uint64_t end = proven, frames, torn_end;
     bool whole;
     int status;
+    replay->proven = false;
     for (;;) {
         TRY(group_look(replay, end, &frames, &whole));
         if (!whole)
@@ -372,18 +376,10 @@ static int tail_deliver(struct replay *replay, uint64_t proven) {
                  LOG_U64("bytes", torn_end - end));
         torn_keep(replay, end, torn_end);
     }
-    /* What no later group proves may be in memory only: the last sync may have failed, and a kernel that
-     * failed to write a page may call it clean, so that a sync alone would do nothing. The same bytes are
-     * written again. */
-    for (uint64_t offset = proven; offset < end; offset += WAL_FRAME_BYTES) {
-        const uint8_t *bytes;
-        TRY(frame_at(replay, offset, &bytes));
-        TRY(io_write(wal->io, replay->file, offset, bytes, WAL_FRAME_BYTES));
-    }
-    TRY(io_sync(wal->io, replay->file));
-    TRY(io_sync_dir(wal->io, wal->dir));
-    if (end > WAL_DATA_OFFSET)
-        wal->durable = wal__position(replay->segment->header.number, end);
+    if (end > proven)
+        (void)io_sync(replay->wal->io, replay->file);
+    if (proven > WAL_DATA_OFFSET)
+        replay->wal->durable = wal__position(replay->segment->header.number, proven);
 out:
     if (status < 0)
         error_set(replay->detail, status, "reading the end of the log, %s: %s", io_file_path(replay->file),
@@ -419,6 +415,7 @@ static int segment_replay(struct replay *replay, struct wal__segment *segment,
         return STATUS_OK;
 
     replay->segment = segment;
+    replay->proven = true;
     replay->window_len = 0;
     replay->file_frames_end = (segment->file_bytes + WAL_FRAME_BYTES - 1) & ~(uint64_t)(WAL_FRAME_BYTES - 1);
     int status = STATUS_NO_MEMORY;
@@ -427,10 +424,7 @@ static int segment_replay(struct replay *replay, struct wal__segment *segment,
         error_set(replay->detail, status, "reading the log: out of memory");
         goto out;
     }
-    /* Only the last one is written to (see tail_deliver). */
-    bool last = later == NULL && segment->readable;
-    TRY(io_file_open(wal->io, path, last ? IO_OPEN_READ | IO_OPEN_WRITE : IO_OPEN_READ, replay->detail,
-                     &replay->file));
+    TRY(io_file_open(wal->io, path, IO_OPEN_READ, replay->detail, &replay->file));
     if (!segment->readable) {
         TRY(unreadable_count(replay, told_here ? wal__position_offset(told) : 0));
         goto out;
@@ -449,7 +443,7 @@ static int segment_replay(struct replay *replay, struct wal__segment *segment,
     }
     uint64_t proven, valid;
     TRY(proven_end(replay, &proven, &valid));
-    if (last) {
+    if (later == NULL) {
         TRY(range_deliver(replay, WAL_DATA_OFFSET, proven));
         TRY(tail_deliver(replay, proven));
     } else {

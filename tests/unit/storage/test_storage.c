@@ -403,6 +403,50 @@ static void test_failing_disk(void **state) {
     failing_disk(IO_BACKEND_SYSCALL, ENOSPC);
 }
 
+/* From some operation on the disk has no room, while the storage opens: once all that is there has been read,
+ * it serves it, refuses writes, and takes them again when there is room. */
+static void test_starts_on_failing_disk(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, IO_BACKEND_SYSCALL);
+    const struct sample first = {f.now_ms, double_bits(1)};
+    assert_int_equal(write_one(&f, 1, first.time_ms, first.value_bits).status, STATUS_OK);
+    storage_close(f.storage);
+    unsigned without_room = 0;
+    for (uint64_t n = 1; n < 60; n++) {
+        const struct storage_options options = {
+            .dir = f.dir, .io = f.io, .clock = &fixture_clock, .limits = &f.limits, .seed = n};
+        struct error_detail detail = {0};
+        io_fault_set(f.io, (struct io_fault){.countdown = n, .repeat = true, .error = ENOSPC});
+        int status = storage_open(&options, &detail, &f.storage);
+        if (status != STATUS_OK) {
+            assert_int_equal(status, STATUS_NO_SPACE);
+            continue;
+        }
+        struct storage_status now;
+        storage_status(f.storage, &now);
+        series_expect(&f, 1, &first, 1);
+        if (!now.writable) {
+            without_room++;
+            assert_int_equal(write_one(&f, 2, f.now_ms, double_bits(2)).status, STATUS_IO);
+            io_fault_set(f.io, (struct io_fault){0});
+            for (int i = 0; i < 20 && !now.writable; i++) {
+                storage_step(f.storage, f.now_ms += 100);
+                storage_status(f.storage, &now);
+            }
+            assert_true(now.writable);
+            series_expect(&f, 1, &first, 1);
+        }
+        io_fault_set(f.io, (struct io_fault){0});
+        assert_int_equal(write_one(&f, 3, f.now_ms += 1000, double_bits(3)).status, STATUS_OK);
+        storage_close(f.storage);
+    }
+    assert_true(without_room > 3);
+    fixture_open_storage(&f);
+    series_expect(&f, 1, &first, 1);
+    fixture_close(&f);
+}
+
 static void test_second_open_is_refused(void **state) {
     (void)state;
     struct fixture f;
@@ -487,10 +531,15 @@ static void test_threads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_verdicts_uring), cmocka_unit_test(test_verdicts_syscall),
-        cmocka_unit_test(test_model_uring),    cmocka_unit_test(test_model_syscall),
-        cmocka_unit_test(test_order_uring),    cmocka_unit_test(test_order_syscall),
-        cmocka_unit_test(test_failing_disk),   cmocka_unit_test(test_second_open_is_refused),
+        cmocka_unit_test(test_verdicts_uring),
+        cmocka_unit_test(test_verdicts_syscall),
+        cmocka_unit_test(test_model_uring),
+        cmocka_unit_test(test_model_syscall),
+        cmocka_unit_test(test_order_uring),
+        cmocka_unit_test(test_order_syscall),
+        cmocka_unit_test(test_failing_disk),
+        cmocka_unit_test(test_second_open_is_refused),
+        cmocka_unit_test(test_starts_on_failing_disk),
         cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

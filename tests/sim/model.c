@@ -1,0 +1,367 @@
+/* model.c: see model.h. */
+#include "tests/sim/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/bytes.h"
+
+static void *must(void *p) {
+    ASSERT(p != NULL);
+    return p;
+}
+
+/* Room for one more. */
+#define GROW(array, count, capacity)                                                                         \
+    do {                                                                                                     \
+        if ((count) == (capacity)) {                                                                         \
+            (capacity) = (capacity) == 0 ? 8 : (capacity)*2;                                                 \
+            (array) = must(realloc((array), (capacity) * sizeof *(array)));                                  \
+        }                                                                                                    \
+    } while (0)
+
+void model_init(struct model *model, size_t series_count) {
+    *model = (struct model){.series_count = series_count};
+    model->series = must(calloc(series_count, sizeof *model->series));
+}
+
+void model_release(struct model *model) {
+    for (size_t i = 0; i < model->series_count; i++) {
+        free(model->series[i].samples);
+        free(model->series[i].declared);
+    }
+    for (size_t i = 0; i < model->write_count; i++) {
+        free(model->writes[i]->samples);
+        free(model->writes[i]);
+    }
+    free(model->series);
+    free(model->writes);
+    free(model->rots);
+}
+
+struct model_write *model_send(struct model *model, struct sent_sample *samples, size_t count) {
+    struct model_write *write = must(calloc(1, sizeof *write));
+    write->number = model->write_count;
+    write->samples = samples;
+    write->count = count;
+    GROW(model->writes, model->write_count, model->write_capacity);
+    model->writes[model->write_count++] = write;
+    return write;
+}
+
+void model_rot(struct model *model, uint32_t segment, uint64_t offset) {
+    model->rots = must(realloc(model->rots, (model->rot_count + 1) * sizeof *model->rots));
+    model->rots[model->rot_count].segment = segment;
+    model->rots[model->rot_count++].offset = offset;
+}
+
+/* ---- applying ---- */
+
+enum verdict { STORED, EQUAL, REFUSED };
+
+/* The index of the first sample at or behind the time. */
+static size_t sample_find(const struct model_series *series, int64_t time_ms) {
+    size_t i = 0;
+    while (i < series->count && series->samples[i].time_ms < time_ms)
+        i++;
+    return i;
+}
+
+/* The rule, in one place: newer than the newest is stored; equal to a stored one, bit for bit, is
+ * acknowledged; all else is refused. */
+static enum verdict judge(const struct model_series *series, const struct sample *sample) {
+    if (series->count == 0 || sample->time_ms > series->samples[series->count - 1].time_ms)
+        return STORED;
+    size_t i = sample_find(series, sample->time_ms);
+    return series->samples[i].time_ms == sample->time_ms &&
+                   series->samples[i].value_bits == sample->value_bits
+               ? EQUAL
+               : REFUSED;
+}
+
+static void sample_insert(struct model_series *series, struct model_sample sample) {
+    GROW(series->samples, series->count, series->capacity);
+    size_t i = sample_find(series, sample.time_ms);
+    memmove(series->samples + i + 1, series->samples + i, (series->count - i) * sizeof *series->samples);
+    series->samples[i] = sample;
+    series->count++;
+}
+
+/* `maybe`: what is carried over declares some series, and which is not known here: another place counts too.
+ */
+static void declare(struct model_series *series, struct extent at, bool maybe) {
+    for (size_t i = 0; i < series->declared_count; i++)
+        if (series->declared[i].at.segment == at.segment && !series->declared[i].maybe)
+            return;
+    GROW(series->declared, series->declared_count, series->declared_capacity);
+    series->declared[series->declared_count].at = at;
+    series->declared[series->declared_count++].maybe = maybe;
+}
+
+static struct model_verdict apply(struct model *model, const struct model_write *write, struct extent at,
+                                  bool weak) {
+    struct model_verdict verdict = {0};
+    for (size_t i = 0; i < write->count; i++) {
+        const struct sent_sample *sent = &write->samples[i];
+        struct model_series *series = &model->series[sent->series];
+        declare(series, at, false);
+        switch (judge(series, &sent->sample)) {
+        case STORED:
+            sample_insert(series, (struct model_sample){.time_ms = sent->sample.time_ms,
+                                                        .value_bits = sent->sample.value_bits,
+                                                        .start_ms = sent->start_ms,
+                                                        .at = at,
+                                                        .weak = weak});
+            verdict.stored++;
+            break;
+        case EQUAL:
+            verdict.equal++;
+            break;
+        case REFUSED:
+            verdict.refused++;
+            break;
+        }
+    }
+    return verdict;
+}
+
+static void weak_end(struct model *model) {
+    if (!model->has_weak)
+        return;
+    for (size_t i = 0; i < model->series_count; i++)
+        for (size_t j = 0; j < model->series[i].count; j++)
+            model->series[i].samples[j].weak = false;
+    model->has_weak = false;
+}
+
+struct model_verdict model_acknowledge(struct model *model, struct model_write *write, struct extent at) {
+    ASSERT(write->state == WRITE_IN_FLIGHT);
+    write->state = WRITE_ACKNOWLEDGED;
+    if (write->count > 0) {
+        for (size_t i = model->unsettled; i < model->write_count; i++)
+            if (model->writes[i]->state == WRITE_MAYBE)
+                model->writes[i]->state = WRITE_DEAD;
+        weak_end(model);
+        model->last = at;
+    }
+    while (model->unsettled < model->write_count &&
+           model->writes[model->unsettled]->state != WRITE_IN_FLIGHT &&
+           model->writes[model->unsettled]->state != WRITE_MAYBE)
+        model->unsettled++;
+    return apply(model, write, at, false);
+}
+
+/* ---- after a start ---- */
+
+static int64_t found_start(const struct found_series *found, size_t i) {
+    return found->columns.has_starts ? found->columns.starts_ms[i] : START_NONE;
+}
+
+/* The index of the sample, or SIZE_MAX. */
+static size_t found_find(const struct found_series *found, int64_t time_ms, uint64_t value_bits) {
+    for (size_t i = 0; i < found->columns.count; i++)
+        if (found->columns.times_ms[i] == time_ms)
+            return double_bits(found->columns.values[i]) == value_bits ? i : SIZE_MAX;
+    return SIZE_MAX;
+}
+
+static bool found_has(const struct found_series *found, int64_t time_ms, uint64_t value_bits) {
+    return found_find(found, time_ms, value_bits) != SIZE_MAX;
+}
+
+/* Would the write store something, and is all of that found? */
+static bool write_survived(const struct model *model, const struct model_write *write,
+                           const struct found_series *found) {
+    size_t new_count = 0;
+    for (size_t i = 0; i < write->count; i++) {
+        const struct sent_sample *sent = &write->samples[i];
+        struct model_series series = model->series[sent->series];
+        /* its own samples before this one may stand in the way: a later one of the same write is new too */
+        if (judge(&series, &sent->sample) != STORED)
+            continue;
+        bool first = true;
+        for (size_t j = 0; j < i && first; j++)
+            first = write->samples[j].series != sent->series ||
+                    write->samples[j].sample.time_ms < sent->sample.time_ms;
+        if (!first)
+            continue;
+        new_count++;
+        if (!found_has(&found[sent->series], sent->sample.time_ms, sent->sample.value_bits))
+            return false;
+    }
+    return new_count > 0;
+}
+
+static bool extent_rotten(const struct model *model, const struct extent *at) {
+    for (size_t i = 0; i < model->rot_count; i++)
+        if (at->segment == SEGMENT_ANY || at->segment == SEGMENT_TAIL ||
+            (model->rots[i].segment == at->segment && model->rots[i].offset >= at->begin &&
+             model->rots[i].offset < at->end))
+            return true;
+    return false;
+}
+
+/* Damage costs what it touches: the groups that hold the sample and its series' declaration. */
+static bool loss_explained_at(const struct model *model, const struct model_series *series,
+                              const struct extent *at) {
+    if (extent_rotten(model, at))
+        return true;
+    for (size_t i = 0; i < series->declared_count; i++)
+        if (series->declared[i].at.segment == at->segment && extent_rotten(model, &series->declared[i].at))
+            return true;
+    return false;
+}
+
+static bool loss_explained(const struct model *model, const struct model_series *series,
+                           const struct model_sample *sample) {
+    return loss_explained_at(model, series, &sample->at) ||
+           (sample->also.segment != 0 && loss_explained_at(model, series, &sample->also));
+}
+
+static bool was_sent(const struct model *model, uint32_t series, const struct model_sample *sample) {
+    for (size_t i = 0; i < model->write_count; i++)
+        for (size_t j = 0; j < model->writes[i]->count; j++) {
+            const struct sent_sample *sent = &model->writes[i]->samples[j];
+            if (sent->series == series && sent->sample.time_ms == sample->time_ms &&
+                sent->sample.value_bits == sample->value_bits && sent->start_ms == sample->start_ms)
+                return true;
+        }
+    return false;
+}
+
+static void rot_settle(struct model *model, uint32_t number, const struct found_series *found,
+                       size_t *lost_out) {
+    struct model_series *series = &model->series[number];
+    size_t kept = 0;
+    for (size_t i = 0; i < series->count; i++) {
+        const struct model_sample *sample = &series->samples[i];
+        size_t at = found_find(found, sample->time_ms, sample->value_bits);
+        /* What is found with another start is a repetition of a lost one; taken over below. */
+        if ((at != SIZE_MAX && found_start(found, at) == sample->start_ms) ||
+            !loss_explained(model, series, sample))
+            series->samples[kept++] = *sample;
+        else
+            *lost_out += at == SIZE_MAX;
+    }
+    series->count = kept;
+    for (size_t i = 0; i < found->columns.count; i++) {
+        struct model_sample sample = {.time_ms = found->columns.times_ms[i],
+                                      .value_bits = double_bits(found->columns.values[i]),
+                                      .start_ms = found_start(found, i)};
+        size_t at = sample_find(series, sample.time_ms);
+        if ((at == series->count || series->samples[at].time_ms != sample.time_ms) &&
+            was_sent(model, number, &sample))
+            sample_insert(series, sample);
+    }
+}
+
+static bool extent_is(const struct extent *a, const struct extent *b) {
+    return a->segment == b->segment && a->begin == b->begin;
+}
+
+/* What stands in the new segment now is the last group that was acknowledged, or, if the next was found whole
+ * behind it, just that. */
+static void carry_settle(struct model *model, struct extent carried) {
+    for (size_t i = 0; i < model->series_count; i++) {
+        struct model_series *series = &model->series[i];
+        for (size_t j = 0; j < series->count; j++) {
+            struct model_sample *sample = &series->samples[j];
+            if (sample->at.segment == SEGMENT_TAIL)
+                sample->at = carried;
+            else if (extent_is(&sample->at, &model->last) || extent_is(&sample->also, &model->last))
+                sample->also = carried;
+        }
+        declare(series, carried, true);
+    }
+    model->last = carried;
+}
+
+static void weak_settle(struct model_series *series, const struct found_series *found) {
+    size_t kept = 0;
+    for (size_t i = 0; i < series->count; i++)
+        if (!series->samples[i].weak ||
+            found_has(found, series->samples[i].time_ms, series->samples[i].value_bits))
+            series->samples[kept++] = series->samples[i];
+    series->count = kept;
+}
+
+void model_settle(struct model *model, const struct found_series *found, bool writable, struct extent carried,
+                  size_t *lost_out) {
+    *lost_out = 0;
+    if (model->has_weak)
+        for (size_t i = 0; i < model->series_count; i++)
+            weak_settle(&model->series[i], &found[i]);
+    for (size_t i = model->unsettled; i < model->write_count; i++) {
+        struct model_write *write = model->writes[i];
+        ASSERT(write->state != WRITE_IN_FLIGHT);
+        if (write->state != WRITE_MAYBE)
+            continue;
+        bool survived = write_survived(model, write, found);
+        write->state = survived ? WRITE_ACKNOWLEDGED : WRITE_DEAD;
+        if (survived) {
+            (void)apply(model, write, (struct extent){.segment = SEGMENT_TAIL}, !writable);
+            model->has_weak |= !writable;
+        }
+    }
+    if (writable)
+        weak_end(model);
+    model->unsettled = model->write_count;
+    if (model->rot_count > 0)
+        for (uint32_t i = 0; i < model->series_count; i++)
+            rot_settle(model, i, &found[i], lost_out);
+    if (carried.segment != 0)
+        carry_settle(model, carried);
+}
+
+/* ---- comparing ---- */
+
+const char *model_compare(const struct model *model, uint32_t number, const struct sample_columns *columns,
+                          int64_t time_min_ms, int64_t time_max_ms) {
+    static char text[256];
+    const struct model_series *series = &model->series[number];
+    size_t at = sample_find(series, time_min_ms), i = 0;
+    for (; at < series->count && series->samples[at].time_ms <= time_max_ms; at++, i++) {
+        const struct model_sample *want = &series->samples[at];
+        if (i == columns->count || columns->times_ms[i] > want->time_ms) {
+            snprintf(text, sizeof text,
+                     "series %u: the sample at %lld is missing (segment %u, bytes %llu to %llu)", number,
+                     (long long)want->time_ms, want->at.segment, (unsigned long long)want->at.begin,
+                     (unsigned long long)want->at.end);
+            return text;
+        }
+        if (columns->times_ms[i] < want->time_ms)
+            break;
+        if (double_bits(columns->values[i]) != want->value_bits) {
+            snprintf(text, sizeof text, "series %u: the sample at %lld is %016llx, not %016llx", number,
+                     (long long)want->time_ms, (unsigned long long)double_bits(columns->values[i]),
+                     (unsigned long long)want->value_bits);
+            return text;
+        }
+        int64_t start_ms = columns->has_starts ? columns->starts_ms[i] : START_NONE;
+        if (start_ms != want->start_ms) {
+            snprintf(text, sizeof text, "series %u: the sample at %lld has start %lld, not %lld", number,
+                     (long long)want->time_ms, (long long)start_ms, (long long)want->start_ms);
+            return text;
+        }
+    }
+    if (i < columns->count) {
+        snprintf(text, sizeof text, "series %u: a sample at %lld that must not be there", number,
+                 (long long)columns->times_ms[i]);
+        return text;
+    }
+    return NULL;
+}
+
+bool model_series_has(const struct model_series *series, int64_t time_min_ms, int64_t time_max_ms) {
+    size_t at = sample_find(series, time_min_ms);
+    return at < series->count && series->samples[at].time_ms <= time_max_ms;
+}
+
+size_t model_series_in(const struct model *model, int64_t time_min_ms, int64_t time_max_ms) {
+    size_t count = 0;
+    for (size_t i = 0; i < model->series_count; i++)
+        count += model_series_has(&model->series[i], time_min_ms, time_max_ms);
+    return count;
+}

@@ -1,0 +1,111 @@
+/* model.h: what a store must hold, kept as naively as it can be: sorted arrays, no log, no chunks, no disk.
+ *
+ * A *write* is a request as it was sent. It ends acknowledged, or failed; a failed one may still turn up
+ * after the next start if it was the last thing that was written (nobody knows then), and never again once a
+ * later one was acknowledged. Memory that runs out ends the program. */
+#ifndef TIDALITE_TESTS_SIM_MODEL_H
+#define TIDALITE_TESTS_SIM_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/batch.h"
+
+/* Where in the log something stands: a run of bytes of one segment. */
+#define SEGMENT_ANY  0          /* not known, and anywhere */
+#define SEGMENT_TAIL UINT32_MAX /* not known, but in the last group */
+struct extent {
+    uint32_t segment;
+    uint64_t begin, end;
+};
+
+struct model_sample {
+    int64_t time_ms;
+    uint64_t value_bits;
+    int64_t start_ms;
+    struct extent at;
+    struct extent also; /* may have been carried over to there */
+    bool weak; /* never acknowledged, and found by a start that could not write: the next may not find it */
+};
+
+struct sent_sample {
+    uint32_t series;
+    struct sample sample;
+    int64_t start_ms;
+};
+
+enum write_state { WRITE_IN_FLIGHT, WRITE_ACKNOWLEDGED, WRITE_MAYBE, WRITE_DEAD };
+
+struct model_write {
+    uint64_t number;
+    enum write_state state;
+    struct sent_sample *samples;
+    size_t count;
+};
+
+struct model_series {
+    struct model_sample *samples; /* ascending */
+    size_t count;
+    size_t capacity;
+    struct model_declared {
+        struct extent at;
+        bool maybe;
+    } * declared; /* where each segment that uses it declares it */
+    size_t declared_count;
+    size_t declared_capacity;
+};
+
+struct model {
+    struct model_series *series;
+    size_t series_count;
+    struct model_write **writes; /* all that were ever sent, in order */
+    size_t write_count;
+    size_t write_capacity;
+    bool has_weak;
+    struct extent last; /* of the last group that was acknowledged or carried over */
+    size_t unsettled;   /* writes before this one are acknowledged or dead */
+    struct {
+        uint32_t segment;
+        uint64_t offset;
+    } * rots;
+    size_t rot_count;
+};
+
+void model_init(struct model *model, size_t series_count);
+void model_release(struct model *model);
+
+/* Takes over `samples` (malloc). */
+struct model_write *model_send(struct model *model, struct sent_sample *samples, size_t count);
+
+struct model_verdict {
+    uint64_t stored, equal, refused;
+};
+
+/* Acknowledged: it is durable and applied, behind all that were applied before it, and what failed before it
+ * can never come back. */
+struct model_verdict model_acknowledge(struct model *model, struct model_write *write, struct extent at);
+
+/* One series' samples as the store has them after a start. `found` has one for each series. */
+struct found_series {
+    struct sample_columns columns;
+};
+
+/* Settles the writes that may have survived: those whose new samples are all found are applied, the others
+ * are dead. Then takes over what rot explains: samples that it may have destroyed and, once there was any,
+ * samples that were refused only because of a lost one. *lost_out: how many are gone. What is still different
+ * shows in model_compare. */
+void model_settle(struct model *model, const struct found_series *found, bool writable, struct extent carried,
+                  size_t *lost_out);
+
+/* NULL if the series is as the model has it, else what is different, in a static buffer. */
+const char *model_compare(const struct model *model, uint32_t series, const struct sample_columns *columns,
+                          int64_t time_min_ms, int64_t time_max_ms);
+
+void model_rot(struct model *model, uint32_t segment, uint64_t offset);
+
+/* How many series have a sample in the range. */
+size_t model_series_in(const struct model *model, int64_t time_min_ms, int64_t time_max_ms);
+bool model_series_has(const struct model_series *series, int64_t time_min_ms, int64_t time_max_ms);
+
+#endif
