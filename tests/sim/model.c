@@ -263,7 +263,7 @@ static bool extent_is(const struct extent *a, const struct extent *b) {
 
 /* What stands in the new segment now is the last group that was acknowledged, or, if the next was found whole
  * behind it, just that. */
-static void carry_settle(struct model *model, struct extent carried) {
+void model_carry(struct model *model, struct extent carried) {
     for (size_t i = 0; i < model->series_count; i++) {
         struct model_series *series = &model->series[i];
         for (size_t j = 0; j < series->count; j++) {
@@ -312,7 +312,7 @@ void model_settle(struct model *model, const struct found_series *found, bool wr
         for (uint32_t i = 0; i < model->series_count; i++)
             rot_settle(model, i, &found[i], lost_out);
     if (carried.segment != 0)
-        carry_settle(model, carried);
+        model_carry(model, carried);
 }
 
 /* ---- comparing ---- */

@@ -98,6 +98,9 @@ struct found_series {
 void model_settle(struct model *model, const struct found_series *found, bool writable, struct extent carried,
                   size_t *lost_out);
 
+/* The same for a start that could not write, once the log goes on. */
+void model_carry(struct model *model, struct extent carried);
+
 /* NULL if the series is as the model has it, else what is different, in a static buffer. */
 const char *model_compare(const struct model *model, uint32_t series, const struct sample_columns *columns,
                           int64_t time_min_ms, int64_t time_max_ms);

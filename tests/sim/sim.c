@@ -42,6 +42,7 @@ struct options {
 /* What the child tells, while it runs. */
 struct progress {
     uint64_t seed;
+    unsigned faults;
     unsigned round, step;
     uint64_t ends, worlds, acknowledged, failed, checks, opens, rots, lost_to_rot, trace_sum;
 };
@@ -52,12 +53,27 @@ struct choice {
     unsigned rounds;
 };
 
+static const char *const fault_names[] = {"power", "short", "error", "rot",
+                                          "full",  "stale", "clock", "memory"};
+#define FAULT_NAMES (sizeof fault_names / sizeof fault_names[0])
+
+/* " --faults a,b", or nothing if it is all. */
+static void faults_text(unsigned faults, char *out, size_t bytes) {
+    size_t len = 0;
+    out[0] = '\0';
+    for (unsigned i = 0; i < FAULT_NAMES && faults != FAULT_ALL; i++)
+        if (faults & 1u << i)
+            len += (size_t)snprintf(out + len, bytes - len, "%s%s", len == 0 ? " --faults " : ",",
+                                    fault_names[i]);
+}
+
 /* ---- one world ---- */
 
 static void world_run_rounds(uint64_t seed, unsigned rounds, unsigned faults, const struct choice *choice,
                              FILE *trace, struct progress *progress) {
     static struct world world;
     progress->seed = seed;
+    progress->faults = faults;
     progress->round = progress->step = 0;
     world_init(&world, seed, faults, trace);
     world_open(&world, true);
@@ -125,9 +141,14 @@ static int in_child(void (*run)(const void *context, struct progress *progress),
 
 /* ---- many worlds ---- */
 
+struct known_seed {
+    uint64_t seed;
+    unsigned faults;
+};
+
 struct many {
     const struct options *options;
-    const uint64_t *seeds; /* run first */
+    const struct known_seed *seeds; /* run first */
     size_t seed_count;
     FILE *trace;
 };
@@ -136,7 +157,8 @@ static void many_run(const void *context, struct progress *progress) {
     const struct many *many = context;
     const struct options *options = many->options;
     for (size_t i = 0; i < many->seed_count; i++)
-        world_run_rounds(many->seeds[i], ROUNDS_OF_WORLD, options->faults, NULL, many->trace, progress);
+        world_run_rounds(many->seeds[i].seed, ROUNDS_OF_WORLD, many->seeds[i].faults, NULL, many->trace,
+                         progress);
     for (uint64_t seed = options->seed; progress->ends < options->rounds; seed++) {
         uint64_t left = options->rounds - progress->ends;
         world_run_rounds(seed, left < ROUNDS_OF_WORLD ? (unsigned)left : ROUNDS_OF_WORLD, options->faults,
@@ -196,17 +218,19 @@ static void failure_explain(const struct options *options, struct progress *prog
     struct choice choice = {.rounds = progress->round + 1};
     uint64_t seed = progress->seed;
     memset(choice.points, true, sizeof choice.points);
-    unsigned faults = options->faults;
-    fprintf(stderr, "sim: seed %llu, round %u, step %u. Again: sim --seed %llu --rounds %u\n",
+    unsigned faults = progress->faults;
+    char with[128];
+    faults_text(faults, with, sizeof with);
+    fprintf(stderr, "sim: seed %llu, round %u, step %u. Again: sim --seed %llu --rounds %u%s\n",
             (unsigned long long)seed, progress->round, progress->step, (unsigned long long)seed,
-            choice.rounds);
+            ROUNDS_OF_WORLD, with);
     struct one one = {.seed = seed, .faults = faults, .choice = &choice};
     if (!options->shrink || !still_fails(&one, &choice, progress))
         return;
     unsigned runs = choice_shrink(&one, &choice, progress);
     fprintf(stderr,
-            "sim: made smaller in %u runs. Just what is needed: sim --seed %llu --worlds-rounds %u --keep ",
-            runs, (unsigned long long)seed, choice.rounds);
+            "sim: made smaller in %u runs. Just what is needed: sim --seed %llu --worlds-rounds %u%s --keep ",
+            runs, (unsigned long long)seed, choice.rounds, with);
     const char *between = "";
     for (size_t i = 0; i < POINTS_MAX; i++)
         if (choice.points[i] && i / STEPS_MAX < choice.rounds && i % STEPS_MAX != 0) {
@@ -234,29 +258,13 @@ static bool choice_parse(const char *text, struct choice *choice) {
 
 /* ---- the command ---- */
 
-static size_t seeds_read(const char *path, uint64_t *seeds, size_t max) {
-    FILE *file = fopen(path, "r");
-    if (file == NULL) {
-        perror(path);
-        exit(2);
-    }
-    char line[512];
-    size_t count = 0;
-    while (fgets(line, sizeof line, file) != NULL)
-        if (line[0] >= '0' && line[0] <= '9' && count < max)
-            seeds[count++] = strtoull(line, NULL, 10);
-    fclose(file);
-    return count;
-}
-
 static unsigned faults_parse(const char *text) {
-    static const char *const names[] = {"power", "short", "error", "rot", "full", "stale", "clock", "memory"};
     unsigned faults = 0;
     while (*text != '\0') {
         size_t len = strcspn(text, ",");
         unsigned bit = 0;
-        for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
-            if (strlen(names[i]) == len && strncmp(names[i], text, len) == 0)
+        for (unsigned i = 0; i < FAULT_NAMES; i++)
+            if (strlen(fault_names[i]) == len && strncmp(fault_names[i], text, len) == 0)
                 bit = 1u << i;
         if (bit == 0) {
             fprintf(stderr, "sim: no fault \"%.*s\"\n", (int)len, text);
@@ -266,6 +274,28 @@ static unsigned faults_parse(const char *text) {
         text += len + (text[len] == ',');
     }
     return faults;
+}
+
+/* A line is a seed, and the faults of its world if not all: "14 power,short". Anything else is a comment. */
+static size_t seeds_read(const char *path, struct known_seed *seeds, size_t max) {
+    FILE *file = fopen(path, "r");
+    if (file == NULL) {
+        perror(path);
+        exit(2);
+    }
+    char line[512];
+    size_t count = 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+        if (line[0] < '0' || line[0] > '9' || count == max)
+            continue;
+        char *faults;
+        seeds[count].seed = strtoull(line, &faults, 10);
+        faults += strspn(faults, " ");
+        faults[strcspn(faults, " \n#")] = '\0';
+        seeds[count++].faults = *faults == '\0' ? FAULT_ALL : faults_parse(faults);
+    }
+    fclose(file);
+    return count;
 }
 
 static void usage(FILE *to) {
@@ -340,7 +370,7 @@ int main(int argc, char **argv) {
         struct one one = {options.seed, options.faults, &choice, trace};
         return in_child(one_run, &one, progress, false) == 0 ? 0 : 1;
     }
-    static uint64_t seeds[4096];
+    static struct known_seed seeds[4096];
     struct many many = {.options = &options, .seeds = seeds, .trace = trace};
     if (options.seeds_path != NULL)
         many.seed_count = seeds_read(options.seeds_path, seeds, sizeof seeds / sizeof seeds[0]);

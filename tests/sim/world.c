@@ -81,11 +81,17 @@ static void on_event(void *context, const struct io_event *event) {
                    (unsigned long long)event->offset, (unsigned long long)event->len,
                    (long long)event->result);
         if (event->kind == IO_EVENT_SYNC && event->result == 0) {
-            world->written = world->writing;
+            if (world->writing.segment != 0)
+                world->written = world->writing;
+            else
+                world->next_bytes = world->writing.end;
             world->writing = (struct extent){0};
         }
-        if (event->kind == IO_EVENT_RENAME && event->result == 0 && world->written.end > 8192)
-            world->carried = (struct extent){segment_of(event->path), 8192, world->written.end};
+        if (event->kind == IO_EVENT_RENAME && event->result == 0 && world->next_bytes > 8192) {
+            world->carried = (struct extent){segment_of(event->path), 8192, world->next_bytes};
+            if (world->settled)
+                model_carry(&world->model, world->carried);
+        }
         return;
     }
     if (event->kind != IO_EVENT_WRITE)
@@ -155,6 +161,7 @@ void world_step_begin(struct world *world, unsigned round, unsigned step) {
 int world_open_once(struct world *world) {
     world->damage_before = metric_get(METRIC_wal_replay_corrupt_frames) + metric_get(METRIC_wal_replay_torn);
     world->carried = (struct extent){0};
+    world->settled = false;
     const struct storage_options options = {.dir = DIR,
                                             .io = world->io,
                                             .clock = &world->clock,
@@ -265,8 +272,14 @@ static void found_compare(struct world *world, const struct found_series *found)
     world->checks++;
 }
 
-void world_check_all(struct world *world) {
+/* A durable group that waits for memory shows in part, as one in flight may: it gets its memory first. */
+static void apply_finish(struct world *world) {
     mem_fault_set(0, 0);
+    (void)storage_step(world->storage, world_now_ms(world));
+}
+
+void world_check_all(struct world *world) {
+    apply_finish(world);
     struct found_series *found = found_read(world);
     found_compare(world, found);
     found_release(world, found);
@@ -275,6 +288,10 @@ void world_check_all(struct world *world) {
 void world_check_series(struct world *world, uint32_t series, int64_t time_min_ms, int64_t time_max_ms) {
     char text[16];
     snprintf(text, sizeof text, "%u", series);
+    if (world->faults & FAULT_MEMORY) {
+        apply_finish(world);
+        mem_fault_set(rand_below(&world->rand, 16), 0);
+    }
     const struct matcher matcher = {.kind = MATCHER_EQUAL, .name = slice_str("i"), .value = slice_str(text)};
     struct storage_selection *selection;
     int status = storage_select(world->storage, &matcher, 1, time_min_ms, time_max_ms, 0, &selection);
@@ -319,6 +336,7 @@ void world_check_labels(struct world *world) {
 
 /* After a start: what survived of the writes nobody knows about, what rot took, and is all else as it was? */
 void world_settle(struct world *world) {
+    world->settled = true;
     struct found_series *found = found_read(world);
     size_t lost;
     struct storage_status status;

@@ -51,7 +51,9 @@ struct world {
 
     /* the log as the trace of operations shows it */
     struct extent writing; /* since the last sync */
-    struct extent written; /* what that sync covered */
+    struct extent written; /* what the last sync of a segment covered */
+    uint64_t next_bytes;   /* of the next segment, header and what it carries, when it was synced */
+    bool settled;          /* the comparison after the start is done */
     struct extent carried; /* what the first segment of this start was born with */
 
     /* progress, for messages and sums */
