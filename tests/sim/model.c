@@ -216,8 +216,10 @@ static bool loss_explained_at(const struct model *model, const struct model_seri
 
 static bool loss_explained(const struct model *model, const struct model_series *series,
                            const struct model_sample *sample) {
-    return loss_explained_at(model, series, &sample->at) ||
-           (sample->also.segment != 0 && loss_explained_at(model, series, &sample->also));
+    bool explained = loss_explained_at(model, series, &sample->at);
+    for (unsigned i = 0; i < sample->also_count; i++)
+        explained |= loss_explained_at(model, series, &sample->also[i]);
+    return explained;
 }
 
 static bool was_sent(const struct model *model, uint32_t series, const struct model_sample *sample) {
@@ -261,8 +263,15 @@ static bool extent_is(const struct extent *a, const struct extent *b) {
     return a->segment == b->segment && a->begin == b->begin;
 }
 
-/* What stands in the new segment now is the last group that was acknowledged, or, if the next was found whole
- * behind it, just that. */
+static bool sample_stands(const struct model_sample *sample, const struct extent *at) {
+    bool stands = extent_is(&sample->at, at);
+    for (unsigned i = 0; i < sample->also_count; i++)
+        stands |= extent_is(&sample->also[i], at);
+    return stands;
+}
+
+/* What stands in the new segment now is the last group that was acknowledged or carried over, or, if the next
+ * was found whole behind it, just that: both places are possible. */
 void model_carry(struct model *model, struct extent carried) {
     for (size_t i = 0; i < model->series_count; i++) {
         struct model_series *series = &model->series[i];
@@ -270,8 +279,12 @@ void model_carry(struct model *model, struct extent carried) {
             struct model_sample *sample = &series->samples[j];
             if (sample->at.segment == SEGMENT_TAIL)
                 sample->at = carried;
-            else if (extent_is(&sample->at, &model->last) || extent_is(&sample->also, &model->last))
-                sample->also = carried;
+            else if (!sample_stands(sample, &model->last))
+                continue;
+            else if (sample->also_count < MODEL_ALSO_MAX)
+                sample->also[sample->also_count++] = carried;
+            else
+                sample->at.segment = SEGMENT_ANY;
         }
         declare(series, carried, true);
     }

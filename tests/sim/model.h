@@ -20,12 +20,15 @@ struct extent {
     uint64_t begin, end;
 };
 
+#define MODEL_ALSO_MAX 4
+
 struct model_sample {
     int64_t time_ms;
     uint64_t value_bits;
     int64_t start_ms;
     struct extent at;
-    struct extent also; /* may have been carried over to there */
+    struct extent also[MODEL_ALSO_MAX]; /* may have been carried over to there */
+    unsigned also_count;
     bool weak; /* never acknowledged, and found by a start that could not write: the next may not find it */
 };
 
