@@ -68,6 +68,8 @@ struct block_meta {
     uint64_t sample_count;
     uint64_t position_min; /* log positions of all chunks */
     uint64_t position_max;
+    int64_t time_base_ms; /* as given to the writer */
+    uint64_t position_base;
     uint64_t *sources; /* ids of the blocks it was made of; mem_alloc'ed, owned by whoever owns the meta */
     size_t source_count;
     struct block_file_sum chunks, index, index_sum; /* all zero where meta.json is damaged */
@@ -128,7 +130,7 @@ int block_writer_open(const struct block_writer_options *options, struct error_d
 /* Adds a series with its chunks (at least one), sorted by (time_min, log position). Series come in
  * block_series_order, each once; `labels` are canonical label bytes. Copies everything before it returns.
  * After an error the writer can only be closed. STATUS_IO, STATUS_NO_SPACE, STATUS_NO_MEMORY,
- * STATUS_TOO_LARGE (more than 2^32 - 2 series, or 4 GiB of one). */
+ * STATUS_TOO_LARGE (more than 2^32 - 128 series, or 4 GiB of one). */
 int block_writer_add(struct block_writer *writer, struct slice labels, uint64_t id,
                      const struct block_chunk *chunks, size_t count, struct error_detail *detail);
 

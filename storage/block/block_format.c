@@ -119,6 +119,8 @@ static int trailer_read(struct slice file, uint64_t offset, struct block__base *
         .time_max_ms = (int64_t)sums[4],
         .position_min = sums[5],
         .position_max = sums[6],
+        .time_base_ms = base.time_base_ms,
+        .position_base = base.position_base,
         .source_count = (size_t)sums[7],
     };
     if (meta.source_count > 0) {
