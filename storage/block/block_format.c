@@ -300,15 +300,6 @@ int block__run_read(struct slice file, const struct block__base *base, uint64_t 
         fields[3] < 4 || fields[3] > left - head_bytes || fields[4] > left - head_bytes - fields[3] ||
         fields[2] > fields[3] - 4) /* a chunk's length takes a byte at least */
         return STATUS_CORRUPT;
-    struct slice labels = slice_of(p, (size_t)fields[5]);
-    struct slice before = {NULL, 0};
-    struct label label;
-    struct slice rest = labels;
-    for (; label_next(&rest, &label, NULL); before = label.name)
-        if (label.value.len == 0 || slice_compare(before, label.name) >= 0)
-            return STATUS_CORRUPT;
-    if (rest.len > 0)
-        return STATUS_CORRUPT;
     *out = (struct block__run){
         .offset = offset,
         .ordinal = (uint32_t)fields[0],
@@ -317,9 +308,18 @@ int block__run_read(struct slice file, const struct block__base *base, uint64_t 
         .head_bytes = (uint32_t)head_bytes,
         .table_bytes = (uint32_t)fields[3],
         .data_bytes = fields[4],
-        .labels = labels,
+        .labels = slice_of(p, (size_t)fields[5]),
     };
     return STATUS_OK;
+}
+
+bool block__run_labels_canonical(const struct block__run *run) {
+    struct slice before = {NULL, 0}, rest = run->labels;
+    struct label label;
+    for (; label_next(&rest, &label, NULL); before = label.name)
+        if (label.value.len == 0 || slice_compare(before, label.name) >= 0)
+            return false;
+    return rest.len == 0;
 }
 
 int block__run_find(struct slice file, const struct block__base *base, uint64_t offset, uint64_t end,
@@ -327,7 +327,7 @@ int block__run_find(struct slice file, const struct block__base *base, uint64_t 
     offset = (offset + BLOCK__RUN_ALIGN - 1) & ~(BLOCK__RUN_ALIGN - 1);
     for (; offset < end && end - offset >= BLOCK__RUN_FIXED; offset += BLOCK__RUN_ALIGN)
         if (load_u32(file.data + offset) == RUN_MAGIC &&
-            block__run_read(file, base, offset, out) == STATUS_OK)
+            block__run_read(file, base, offset, out) == STATUS_OK && block__run_labels_canonical(out))
             return STATUS_OK;
     return STATUS_NOT_FOUND;
 }

@@ -41,7 +41,7 @@ struct block__run {
     uint32_t head_bytes;  /* from `offset` to the table */
     uint32_t table_bytes; /* from there to the first chunk record */
     uint64_t data_bytes;  /* all chunk records */
-    struct slice labels;  /* well-formed, in name order */
+    struct slice labels;
 };
 
 static inline uint64_t block__run_data(const struct block__run *run) {
@@ -61,6 +61,10 @@ int block__run_append(struct buf *buf, const struct block__base *base, uint64_t 
 /* The head of the run at `offset`, checked; its data lies inside the file. STATUS_OK or STATUS_CORRUPT. */
 int block__run_read(struct slice file, const struct block__base *base, uint64_t offset,
                     struct block__run *out);
+
+/* Are its labels well-formed, in the order of their names, none empty? The checksum says that they are what
+ * was written; this is for those who build on them. */
+bool block__run_labels_canonical(const struct block__run *run);
 
 /* The first whole run head at or behind `offset`, below `end`: STATUS_OK or STATUS_NOT_FOUND. */
 int block__run_find(struct slice file, const struct block__base *base, uint64_t offset, uint64_t end,

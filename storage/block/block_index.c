@@ -355,6 +355,28 @@ out:
     return status;
 }
 
+int block__reading_prefix_count(struct block__reading *reading, const struct block__name_entry *name,
+                                struct slice prefix, uint64_t *out) {
+    int status = STATUS_OK;
+    uint32_t first, low, high = name->page_first + name->page_count;
+    TRY(page_find(reading, BLOCK__TABLE_VALUES, name->page_first, name->page_count, prefix, &first));
+    /* The last page whose first value begins with the prefix, or `first`. */
+    for (low = first; high - low > 1;) {
+        uint32_t middle = low + (high - low) / 2;
+        struct slice page, text;
+        TRY(block__reading_page(reading, BLOCK__TABLE_VALUES, middle, &page));
+        if (block__page_first(page, &text) < 0)
+            return block__reading_corrupt(reading, BLOCK__TABLE_VALUES);
+        if (slice_starts_with(text, prefix))
+            low = middle;
+        else
+            high = middle;
+    }
+    *out = (uint64_t)(low - first + 1) * (name->pair_count / name->page_count + 1);
+out:
+    return status;
+}
+
 int block__reading_names(struct block__reading *reading,
                          int (*each)(void *context, struct slice name, uint32_t number,
                                      const struct block__name_entry *entry),

@@ -101,6 +101,10 @@ int block__reading_values(
     struct block__reading *reading, const struct block__name_entry *name, struct slice from,
     int (*each)(void *context, struct slice value, const struct block__value_entry *entry), void *context);
 
+/* About how many values of the name begin with the prefix: from the pages that they stand in. */
+int block__reading_prefix_count(struct block__reading *reading, const struct block__name_entry *name,
+                                struct slice prefix, uint64_t *out);
+
 /* Calls `each` for all names, in order, likewise. */
 int block__reading_names(struct block__reading *reading,
                          int (*each)(void *context, struct slice name, uint32_t number,

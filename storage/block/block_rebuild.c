@@ -103,7 +103,8 @@ static int runs_read(struct rebuild *rebuild) {
     int64_t last = -1; /* ordinal */
     while (offset < block->runs_end) {
         struct block__run run;
-        if (block__run_read(block->chunks, &block->base, offset, &run) < 0 || (int64_t)run.ordinal <= last ||
+        if (block__run_read(block->chunks, &block->base, offset, &run) < 0 ||
+            !block__run_labels_canonical(&run) || (int64_t)run.ordinal <= last ||
             block__run_end(&run) > block->chunks.len) {
             uint64_t from = offset;
             int found;

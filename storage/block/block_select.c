@@ -171,16 +171,28 @@ out:
     return status;
 }
 
-static bool labels_are_cheaper(const struct plan *plan, const struct block__set *set) {
-    return plan->has_name && matcher_is_regex(plan->matcher) && plan->matcher->pattern->literal_count == 0 &&
-           block__set_count(set) * CANDIDATE_COST < plan->name.pair_count;
+static int labels_are_cheaper(struct block__reading *reading, const struct plan *plan,
+                              const struct block__set *set, bool *out) {
+    const struct matcher_pattern *pattern = plan->matcher->pattern;
+    *out = false;
+    if (!plan->has_name || !matcher_is_regex(plan->matcher) || pattern->literal_count > 0 ||
+        pattern->matches_all)
+        return STATUS_OK;
+    uint64_t candidates = block__set_count(set), values = plan->name.pair_count;
+    int status = STATUS_OK;
+    if (candidates * CANDIDATE_COST < values && pattern->prefix.len > 0)
+        status = block__reading_prefix_count(reading, &plan->name, pattern->prefix, &values);
+    *out = candidates * CANDIDATE_COST < values;
+    return status;
 }
 
 static int plan_apply(struct block__reading *reading, const struct plan *plan, struct block__set *set) {
     int status = STATUS_OK;
-    if (labels_are_cheaper(plan, set))
-        return filter_by_labels(reading, plan->matcher, set);
     struct block__set named = {0}, present = {0};
+    bool by_labels;
+    TRY(labels_are_cheaper(reading, plan, set, &by_labels));
+    if (by_labels)
+        return filter_by_labels(reading, plan->matcher, set);
     if (block__set_init(&named, set->first, set->end) < 0 ||
         (plan->names_empty && block__set_init(&present, set->first, set->end) < 0)) {
         status = no_memory(reading);

@@ -6,22 +6,12 @@
  * nothing names. */
 #include "base/alloc.h"
 #include "base/assert.h"
-#include "base/crc32c.h"
 #include "storage/block/block_index_build.h"
 #include "storage/block/block_meta.h"
+#include "storage/block/block_output.h"
 #include "storage/block/block_private.h"
 
-#define WRITE_BYTES ((size_t)1 << 20)
-#define SYNC_BYTES  ((uint64_t)4 << 20)
-
 enum phase { PHASE_ADDING, PHASE_INDEX, PHASE_COPY, PHASE_META, PHASE_DIR, PHASE_DONE };
-
-/* A file that grows at its end. */
-struct output {
-    struct io_file *file;
-    struct block_file_sum sum; /* bytes and checksum written so far */
-    uint64_t unsynced;
-};
 
 struct block_writer {
     struct io *io;
@@ -30,15 +20,15 @@ struct block_writer {
     enum phase phase;
     struct block__base base;
     struct block_meta meta;
-    struct output chunks, index;
+    bool broken; /* a call has failed: nothing but closing is left */
+    struct block__output chunks;
+    struct block__index_output index;
     struct buf out; /* waits to be written to the file at hand */
     struct block_chunk_ref *refs;
     size_t refs_capacity;
     uint32_t ordinal; /* of the next series */
     struct buf last_labels;
     struct block__index_builder *builder;
-    uint32_t *page_crcs;
-    size_t page_count, page_capacity;
 };
 
 static int no_memory(struct error_detail *detail) {
@@ -49,64 +39,6 @@ static int failed(const struct block_writer *writer, int status, const char *wha
                   struct error_detail *detail) {
     return error_set(detail, status, "writing a block: %s in %s: %s", what, writer->dir,
                      status_message(status));
-}
-
-/* ---- Files -------------------------------------------------------------------------------------------- */
-
-static int output_open(struct block_writer *writer, const char *name, struct output *output,
-                       struct error_detail *detail) {
-    char *path = block__path(writer->dir, name);
-    if (path == NULL)
-        return no_memory(detail);
-    int status = io_file_open(writer->io, path, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_EXCLUSIVE, detail,
-                              &output->file);
-    mem_free(path);
-    return status;
-}
-
-static int output_sync(struct block_writer *writer, struct output *output, const char *name,
-                       struct error_detail *detail) {
-    int status = io_sync(writer->io, output->file);
-    output->unsynced = 0;
-    return status < 0 ? failed(writer, status, name, detail) : STATUS_OK;
-}
-
-/* Writes what waits in `out` to the end of the file. */
-static int output_write(struct block_writer *writer, struct output *output, const char *name,
-                        struct error_detail *detail) {
-    if (writer->out.failed)
-        return no_memory(detail);
-    struct block_file_sum *sum = &output->sum;
-    int status = io_write(writer->io, output->file, sum->bytes, writer->out.data, writer->out.len);
-    if (status < 0)
-        return failed(writer, status, name, detail);
-    sum->bytes += writer->out.len;
-    sum->crc = crc32c(sum->crc, writer->out.data, writer->out.len);
-    output->unsynced += writer->out.len;
-    if (writer->out.capacity > 4 * WRITE_BYTES)
-        buf_release(&writer->out);
-    buf_clear(&writer->out);
-    return output->unsynced >= SYNC_BYTES ? output_sync(writer, output, name, detail) : STATUS_OK;
-}
-
-static void output_close(struct block_writer *writer, struct output *output) {
-    io_file_close(writer->io, output->file);
-    output->file = NULL;
-}
-
-/* A whole small file out of `out`, synced. */
-static int file_write(struct block_writer *writer, const char *name, struct block_file_sum *sum_out,
-                      struct error_detail *detail) {
-    int status = STATUS_OK;
-    struct output output = {0};
-    TRY(output_open(writer, name, &output, detail));
-    TRY(output_write(writer, &output, name, detail));
-    TRY(output_sync(writer, &output, name, detail));
-    if (sum_out != NULL)
-        *sum_out = output.sum;
-out:
-    output_close(writer, &output);
-    return status;
 }
 
 /* ---- Opening and adding ------------------------------------------------------------------------------- */
@@ -155,7 +87,7 @@ int block_writer_open(const struct block_writer_options *options, struct error_d
         goto out;
     }
     writer->made_dir = true;
-    TRY(output_open(writer, BLOCK__FILE_CHUNKS, &writer->chunks, detail));
+    TRY(block__output_open(&writer->chunks, writer->io, writer->dir, BLOCK__FILE_CHUNKS, false, detail));
     uint8_t *header = buf_reserve(&writer->out, BLOCK__HEADER_BYTES);
     if (header == NULL) {
         status = no_memory(detail);
@@ -185,8 +117,8 @@ static void meta_add(struct block_meta *meta, const struct block_chunk *chunk) {
         meta->position_max = chunk->log_position;
 }
 
-int block_writer_add(struct block_writer *writer, struct slice labels, uint64_t id,
-                     const struct block_chunk *chunks, size_t count, struct error_detail *detail) {
+static int add(struct block_writer *writer, struct slice labels, uint64_t id,
+               const struct block_chunk *chunks, size_t count, struct error_detail *detail) {
     int status = STATUS_OK;
     ASSERT(writer->phase == PHASE_ADDING && count > 0);
     ASSERT(writer->ordinal == 0 || block_series_order(buf_slice(&writer->last_labels), labels) < 0);
@@ -217,9 +149,17 @@ int block_writer_add(struct block_writer *writer, struct slice labels, uint64_t 
         return no_memory(detail);
     writer->ordinal++;
     writer->meta.series_count++;
-    if (writer->out.len >= WRITE_BYTES)
-        TRY(output_write(writer, &writer->chunks, BLOCK__FILE_CHUNKS, detail));
+    if (writer->out.len >= BLOCK__WRITE_BYTES)
+        TRY(block__output_write(&writer->chunks, &writer->out, detail));
 out:
+    return status;
+}
+
+int block_writer_add(struct block_writer *writer, struct slice labels, uint64_t id,
+                     const struct block_chunk *chunks, size_t count, struct error_detail *detail) {
+    ASSERT(!writer->broken);
+    int status = add(writer, labels, id, chunks, count, detail);
+    writer->broken = status < 0;
     return status;
 }
 
@@ -228,54 +168,40 @@ out:
 static int chunks_end(struct block_writer *writer, struct error_detail *detail) {
     int status = STATUS_OK;
     struct block_meta *meta = &writer->meta;
-    if (meta->chunk_count == 0)
-        meta->time_min_ms = meta->time_max_ms = 0, meta->position_min = 0;
+    if (meta->chunk_count == 0) {
+        meta->time_min_ms = meta->time_max_ms = 0;
+        meta->position_min = 0;
+    }
     block__trailer_append(&writer->out, &writer->base, meta, writer->chunks.sum.bytes + writer->out.len);
-    TRY(output_write(writer, &writer->chunks, BLOCK__FILE_CHUNKS, detail));
-    TRY(output_sync(writer, &writer->chunks, BLOCK__FILE_CHUNKS, detail));
-    output_close(writer, &writer->chunks);
+    TRY(block__output_write(&writer->chunks, &writer->out, detail));
+    TRY(block__output_sync(&writer->chunks, detail));
     meta->chunks = writer->chunks.sum;
+    block__output_close(&writer->chunks);
     writer->phase = PHASE_INDEX;
 out:
     return status;
 }
 
-static int page_crc_add(struct block_writer *writer, const uint8_t *page, struct error_detail *detail) {
-    if (writer->page_count == writer->page_capacity) {
-        size_t capacity = writer->page_capacity == 0 ? 1024 : 2 * writer->page_capacity;
-        uint32_t *crcs = mem_realloc(writer->page_crcs, capacity * sizeof *crcs);
-        if (crcs == NULL)
-            return no_memory(detail);
-        writer->page_crcs = crcs;
-        writer->page_capacity = capacity;
-    }
-    writer->page_crcs[writer->page_count] =
-        block__index_page_crc(writer->base.salt, writer->page_count, page);
-    writer->page_count++;
-    return STATUS_OK;
-}
-
 /* One slice of the index from the copying thread to the file. */
 static int index_copy(struct block_writer *writer, struct error_detail *detail) {
     int status = STATUS_OK;
-    if (writer->index.file == NULL)
-        TRY(output_open(writer, BLOCK__FILE_INDEX, &writer->index, detail));
-    uint8_t *slice = buf_reserve(&writer->out, WRITE_BYTES);
+    struct block__output *output = &writer->index.output;
+    if (output->file == NULL) {
+        writer->index.salt = writer->base.salt;
+        TRY(block__output_open(output, writer->io, writer->dir, BLOCK__FILE_INDEX, false, detail));
+    }
+    uint8_t *slice = buf_reserve(&writer->out, BLOCK__WRITE_BYTES);
     if (slice == NULL)
         return no_memory(detail);
     size_t got;
-    TRY(block__index_builder_read(writer->builder, slice, WRITE_BYTES, &got, detail));
-    if (got % BLOCK__INDEX_PAGE_BYTES != 0)
-        return failed(writer, STATUS_IO, "the copy of the index ends inside a page", detail);
-    for (size_t at = 0; at < got; at += BLOCK__INDEX_PAGE_BYTES)
-        TRY(page_crc_add(writer, slice + at, detail));
+    TRY(block__index_builder_read(writer->builder, slice, BLOCK__WRITE_BYTES, &got, detail));
     writer->out.len = got;
-    TRY(output_write(writer, &writer->index, BLOCK__FILE_INDEX, detail));
-    if (got == WRITE_BYTES)
+    TRY(block__index_output_write(&writer->index, &writer->out, detail));
+    if (got == BLOCK__WRITE_BYTES)
         return STATUS_OK;
-    TRY(output_sync(writer, &writer->index, BLOCK__FILE_INDEX, detail));
-    output_close(writer, &writer->index);
-    writer->meta.index = writer->index.sum;
+    TRY(block__output_sync(output, detail));
+    writer->meta.index = output->sum;
+    block__output_close(output);
     block__index_builder_close(writer->builder);
     writer->builder = NULL;
     writer->phase = PHASE_META;
@@ -285,10 +211,11 @@ out:
 
 static int meta_write(struct block_writer *writer, struct error_detail *detail) {
     int status = STATUS_OK;
-    block__index_sum_append(&writer->out, writer->base.salt, writer->page_crcs, writer->page_count);
-    TRY(file_write(writer, BLOCK__FILE_SUM, &writer->meta.index_sum, detail));
+    block__index_sum_append(&writer->out, writer->base.salt, writer->index.crcs, writer->index.page_count);
+    TRY(block__output_file(writer->io, writer->dir, BLOCK__FILE_SUM, false, &writer->out,
+                           &writer->meta.index_sum, detail));
     block__meta_print(&writer->out, &writer->meta);
-    TRY(file_write(writer, BLOCK__FILE_META, NULL, detail));
+    TRY(block__output_file(writer->io, writer->dir, BLOCK__FILE_META, false, &writer->out, NULL, detail));
     writer->phase = PHASE_DIR;
 out:
     return status;
@@ -309,7 +236,7 @@ static int dir_sync(struct block_writer *writer, struct error_detail *detail) {
     return STATUS_END;
 }
 
-int block_writer_step(struct block_writer *writer, struct error_detail *detail) {
+static int step(struct block_writer *writer, struct error_detail *detail) {
     int status = STATUS_OK;
     switch (writer->phase) {
     case PHASE_ADDING:
@@ -332,13 +259,21 @@ out:
     return status;
 }
 
+int block_writer_step(struct block_writer *writer, struct error_detail *detail) {
+    ASSERT(!writer->broken);
+    int status = step(writer, detail);
+    writer->broken = status < 0;
+    return status;
+}
+
 const struct block_meta *block_writer_meta(const struct block_writer *writer) {
     return &writer->meta;
 }
 
 uint64_t block_writer_memory_bytes(const struct block_writer *writer) {
     return sizeof *writer + writer->out.capacity + writer->last_labels.capacity +
-           writer->refs_capacity * sizeof *writer->refs + writer->page_capacity * sizeof *writer->page_crcs +
+           writer->refs_capacity * sizeof *writer->refs +
+           writer->index.capacity * sizeof *writer->index.crcs +
            (writer->builder == NULL ? 0 : block__index_builder_memory_bytes(writer->builder));
 }
 
@@ -350,8 +285,8 @@ uint64_t block_writer_chunk_bytes(const struct block_writer *writer) {
 void block_writer_close(struct block_writer *writer) {
     if (writer == NULL)
         return;
-    output_close(writer, &writer->chunks);
-    output_close(writer, &writer->index);
+    block__output_close(&writer->chunks);
+    block__index_output_close(&writer->index);
     block__index_builder_close(writer->builder);
     if (writer->made_dir && writer->phase != PHASE_DONE) {
         static const char *const names[] = {BLOCK__FILE_CHUNKS, BLOCK__FILE_INDEX, BLOCK__FILE_SUM,
@@ -366,7 +301,6 @@ void block_writer_close(struct block_writer *writer) {
     mem_free(writer->dir);
     mem_free(writer->meta.sources);
     mem_free(writer->refs);
-    mem_free(writer->page_crcs);
     buf_release(&writer->out);
     buf_release(&writer->last_labels);
     mem_free(writer);
