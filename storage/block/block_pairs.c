@@ -51,11 +51,11 @@ struct cursor {
 };
 
 struct block__pairs {
-    struct pair *pairs; /* PAIRS_MAX */
-    uint32_t pair_count;
+    struct pair *pairs; /* these two grow to PAIRS_MAX and ITEMS_MAX: a small block needs little */
+    uint32_t pair_count, pair_capacity;
     uint32_t *slots; /* SLOTS: pair index + 1, 0: free */
     struct item *items;
-    uint32_t item_count;
+    uint32_t item_count, item_capacity;
     struct buf text;
     uint64_t seed;
 
@@ -77,24 +77,23 @@ struct block__pairs {
     struct block__postings_reader reader;
 };
 
+static int no_memory(struct error_detail *detail) {
+    return error_set(detail, STATUS_NO_MEMORY, "sorting label pairs: out of memory");
+}
+
 int block__pairs_open(struct io *io, const char *dir, uint64_t seed, struct error_detail *detail,
                       struct block__pairs **out) {
     int status = STATUS_OK;
     struct block__pairs *pairs = mem_zalloc(sizeof *pairs);
     if (pairs == NULL)
-        return error_set(detail, STATUS_NO_MEMORY, "sorting label pairs: out of memory");
+        return no_memory(detail);
     pairs->fd = -1;
     pairs->seed = seed;
     buf_init(&pairs->text);
     buf_init(&pairs->out);
-    pairs->pairs = mem_alloc(PAIRS_MAX * sizeof *pairs->pairs);
     pairs->slots = mem_zalloc(SLOTS * sizeof *pairs->slots);
-    pairs->items = mem_alloc(ITEMS_MAX * sizeof *pairs->items);
-    pairs->order = mem_alloc(PAIRS_MAX * sizeof *pairs->order);
-    pairs->ordinals = mem_alloc(ITEMS_MAX * sizeof *pairs->ordinals);
-    if (pairs->pairs == NULL || pairs->slots == NULL || pairs->items == NULL || pairs->order == NULL ||
-        pairs->ordinals == NULL) {
-        status = error_set(detail, STATUS_NO_MEMORY, "sorting label pairs: out of memory");
+    if (pairs->slots == NULL) {
+        status = no_memory(detail);
         goto out;
     }
     char path[BLOCK__NATIVE_PATH_BYTES];
@@ -140,9 +139,10 @@ void block__pairs_close(struct block__pairs *pairs) {
 uint64_t block__pairs_memory_bytes(const struct block__pairs *pairs) {
     uint64_t bytes = sizeof *pairs + pairs->text.capacity + pairs->out.capacity +
                      pairs->spill_capacity * sizeof *pairs->spills;
-    if (pairs->pairs != NULL)
-        bytes += PAIRS_MAX * (sizeof *pairs->pairs + sizeof *pairs->order) + SLOTS * sizeof *pairs->slots +
-                 ITEMS_MAX * (sizeof *pairs->items + sizeof *pairs->ordinals);
+    if (pairs->slots != NULL)
+        bytes += pairs->pair_capacity * (sizeof *pairs->pairs + sizeof *pairs->order) +
+                 SLOTS * sizeof *pairs->slots +
+                 pairs->item_capacity * (sizeof *pairs->items + sizeof *pairs->ordinals);
     if (pairs->cursors != NULL)
         bytes += pairs->spill_count * (sizeof *pairs->cursors + sizeof *pairs->heap + sizeof *pairs->group);
     return bytes;
@@ -167,7 +167,7 @@ static int pair_order(const void *a, const void *b, void *context) {
 
 static int out_flush(struct block__pairs *pairs, struct error_detail *detail) {
     if (pairs->out.failed)
-        return error_set(detail, STATUS_NO_MEMORY, "sorting label pairs: out of memory");
+        return no_memory(detail);
     for (size_t done = 0; done < pairs->out.len;) {
         ssize_t put = pwrite(pairs->fd, pairs->out.data + done, pairs->out.len - done, (off_t)pairs->written);
         if (put < 0 && errno == EINTR)
@@ -221,7 +221,7 @@ static int spill(struct block__pairs *pairs, struct error_detail *detail) {
         size_t capacity = pairs->spill_capacity == 0 ? 64 : pairs->spill_capacity * 2;
         struct spill *grown = mem_realloc(pairs->spills, capacity * sizeof *grown);
         if (grown == NULL)
-            return error_set(detail, STATUS_NO_MEMORY, "sorting label pairs: out of memory");
+            return no_memory(detail);
         pairs->spills = grown;
         pairs->spill_capacity = capacity;
     }
@@ -265,11 +265,41 @@ out:
     return status;
 }
 
+/* Room for one more pair and one more item, and for sorting them. */
+static int table_grow(struct block__pairs *pairs, struct error_detail *detail) {
+    if (pairs->pair_count == pairs->pair_capacity) {
+        uint32_t capacity = pairs->pair_capacity == 0 ? 256 : 2 * pairs->pair_capacity;
+        struct pair *grown = mem_realloc(pairs->pairs, capacity * sizeof *grown);
+        if (grown == NULL)
+            return no_memory(detail);
+        pairs->pairs = grown;
+        uint32_t *order = mem_realloc(pairs->order, capacity * sizeof *order);
+        if (order == NULL)
+            return no_memory(detail);
+        pairs->order = order;
+        pairs->pair_capacity = capacity;
+    }
+    if (pairs->item_count == pairs->item_capacity) {
+        uint32_t capacity = pairs->item_capacity == 0 ? 1024 : 2 * pairs->item_capacity;
+        struct item *grown = mem_realloc(pairs->items, capacity * sizeof *grown);
+        if (grown == NULL)
+            return no_memory(detail);
+        pairs->items = grown;
+        uint32_t *ordinals = mem_realloc(pairs->ordinals, capacity * sizeof *ordinals);
+        if (ordinals == NULL)
+            return no_memory(detail);
+        pairs->ordinals = ordinals;
+        pairs->item_capacity = capacity;
+    }
+    return STATUS_OK;
+}
+
 int block__pairs_add(struct block__pairs *pairs, uint32_t ordinal, struct slice name, struct slice value,
                      struct error_detail *detail) {
     int status = STATUS_OK;
     if (pairs->pair_count == PAIRS_MAX || pairs->item_count == ITEMS_MAX || pairs->text.len >= TEXT_BYTES)
         TRY(spill(pairs, detail));
+    TRY(table_grow(pairs, detail));
     uint32_t hash = (uint32_t)XXH3_64bits_withSeed(value.data, value.len,
                                                    XXH3_64bits_withSeed(name.data, name.len, pairs->seed));
     uint32_t slot = hash % SLOTS;
@@ -286,7 +316,7 @@ int block__pairs_add(struct block__pairs *pairs, uint32_t ordinal, struct slice 
         buf_append(&pairs->text, name.data, name.len);
         buf_append(&pairs->text, value.data, value.len);
         if (pairs->text.failed)
-            return error_set(detail, STATUS_NO_MEMORY, "sorting label pairs: out of memory");
+            return no_memory(detail);
         pair = &pairs->pairs[pairs->pair_count++];
         *pair = (struct pair){.text = (uint32_t)text,
                               .name_len = (uint32_t)name.len,
@@ -367,7 +397,7 @@ int block__pairs_sort(struct block__pairs *pairs, struct error_detail *detail) {
     pairs->heap = mem_alloc(pairs->spill_count * sizeof *pairs->heap);
     pairs->group = mem_alloc(pairs->spill_count * sizeof *pairs->group);
     if (pairs->cursors == NULL || pairs->heap == NULL || pairs->group == NULL)
-        return error_set(detail, STATUS_NO_MEMORY, "sorting label pairs: out of memory");
+        return no_memory(detail);
     for (size_t i = 0; i < pairs->spill_count; i++) {
         pairs->cursors[i] = (struct cursor){.p = pairs->map.data + pairs->spills[i].start,
                                             .end = pairs->map.data + pairs->spills[i].end};
