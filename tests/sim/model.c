@@ -136,13 +136,17 @@ static void weak_end(struct model *model) {
     model->has_weak = false;
 }
 
+void model_bury(struct model *model) {
+    for (size_t i = model->unsettled; i < model->write_count; i++)
+        if (model->writes[i]->state == WRITE_MAYBE)
+            model->writes[i]->state = WRITE_DEAD;
+}
+
 struct model_verdict model_acknowledge(struct model *model, struct model_write *write, struct extent at) {
     ASSERT(write->state == WRITE_IN_FLIGHT);
     write->state = WRITE_ACKNOWLEDGED;
     if (write->count > 0) {
-        for (size_t i = model->unsettled; i < model->write_count; i++)
-            if (model->writes[i]->state == WRITE_MAYBE)
-                model->writes[i]->state = WRITE_DEAD;
+        model_bury(model);
         weak_end(model);
         model->last = at;
     }

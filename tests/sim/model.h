@@ -85,6 +85,9 @@ struct model_verdict {
     uint64_t stored, equal, refused;
 };
 
+/* The log can be written: it goes on behind what failed so far, which can never come back. */
+void model_bury(struct model *model);
+
 /* Acknowledged: it is durable and applied, behind all that were applied before it, and what failed before it
  * can never come back. */
 struct model_verdict model_acknowledge(struct model *model, struct model_write *write, struct extent at);

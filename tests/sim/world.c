@@ -510,6 +510,8 @@ bool world_send(struct world *world, struct sent_sample *samples, size_t count) 
            pending != NULL);
     int64_t future_ms = world_now_ms(world) + (int64_t)world->limits.future_ms_max;
     struct buf *labels = &world->labels;
+    if (metric_get(METRIC_wal_writable) != 0)
+        model_bury(&world->model);
     buf_clear(labels);
     size_t kept = 0;
     bool starts = false;
