@@ -55,7 +55,8 @@ struct ast {
     enum value_type type;
     size_t start; /* byte positions in the text */
     size_t end;
-    unsigned depth; /* of the tree below, itself included */
+    unsigned depth;      /* of the tree below, itself included */
+    bool step_invariant; /* set before evaluation: the same value at every step */
     union {
         double number;
         struct slice string;
