@@ -16,8 +16,8 @@
  * warning; everything else is served. A file of a newer format version is STATUS_NEWER_FORMAT.
  *
  * Threads. One thread at a time uses a writer, a view, a cursor or a verifier. An open block may be used by
- * any thread, by many at once. Nothing here takes a lock that is held across I/O. Calls that read the
- * block may block for page faults of mapped files; calls that do more I/O say so. */
+ * any thread, by many at once. Nothing here takes a lock that is held across I/O, but for block_prepare.
+ * Calls that read the block may block for page faults of mapped files; calls that do more I/O say so. */
 #ifndef TIDALITE_STORAGE_BLOCK_H
 #define TIDALITE_STORAGE_BLOCK_H
 
@@ -162,6 +162,18 @@ struct block;
  * block_close. */
 int block_open(struct io *io, const char *dir, struct error_detail *detail, struct block **out);
 
+/* The same without a look at the index, but that it is of no newer version: some reads of a few KiB, so that
+ * a program with many blocks starts at once. The first call that needs the index prepares it (and every other
+ * that comes meanwhile waits for that, the one lock here that is held across I/O); a background thread should
+ * do it before. Damage of the index is listed from then on. A block without meta.json and trailer is read as
+ * a whole here: nothing else says what is in it. */
+int block_open_later(struct io *io, const char *dir, struct error_detail *detail, struct block **out);
+
+/* Checks the index, or rebuilds it, unless that is done. Errors as block_open's; after one it is tried again
+ * at the next call. Blocks. Any thread. */
+int block_prepare(struct block *block, struct error_detail *detail);
+bool block_is_prepared(const struct block *block);
+
 /* No view, cursor, verifier or read of it may be open. NULL is fine. */
 void block_close(struct block *block);
 
@@ -178,7 +190,7 @@ bool block_index_rebuilt(const struct block *block);
  * meta; blocks. The open block goes on as it is. */
 int block_repair(struct block *block, struct error_detail *detail);
 
-/* How many ordinals there are: all series' ordinals are below. */
+/* How many ordinals there are: all series' ordinals are below. The block is prepared. */
 uint32_t block_ordinal_count(const struct block *block);
 
 /* ---- Damage ------------------------------------------------------------------------------------------- */

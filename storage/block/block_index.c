@@ -4,7 +4,8 @@
 #include "storage/block/block_index_build.h"
 #include "storage/block/block_private.h"
 
-#define READ_BYTES ((size_t)1 << 20)
+#define READ_BYTES    ((size_t)1 << 20)
+#define SUM_BYTES_MAX ((uint64_t)1 << 30)
 
 /* ---- Opening ------------------------------------------------------------------------------------------ */
 
@@ -121,6 +122,23 @@ static int pages_check(struct block *block, struct io_file *file, uint64_t pages
     return status;
 }
 
+int block__index_version_check(struct block *block, struct error_detail *detail) {
+    struct error_detail inner = {0};
+    struct buf sum;
+    uint64_t salt, pages;
+    const uint8_t *crcs;
+    buf_init(&sum);
+    int status = block__file_read(block, BLOCK__FILE_SUM, SUM_BYTES_MAX, &sum, &inner);
+    if (status == STATUS_OK)
+        status = block__index_sum_read(buf_slice(&sum), &salt, &pages, &crcs);
+    buf_release(&sum);
+    if (status == STATUS_NEWER_FORMAT)
+        return error_set(detail, status, "%s/%s was written by a newer version", block->dir, BLOCK__FILE_SUM);
+    if (status == STATUS_NO_MEMORY)
+        return error_set(detail, status, "%s", inner.text);
+    return STATUS_OK; /* what else is wrong is seen to when it is opened */
+}
+
 int block__index_open(struct block *block, struct block_damage *damage, struct error_detail *detail) {
     int status = STATUS_OK;
     struct io_file *file = NULL;
@@ -132,7 +150,7 @@ int block__index_open(struct block *block, struct block_damage *damage, struct e
         return error_set(detail, STATUS_NO_MEMORY, "opening a block: out of memory");
     uint64_t salt, pages, bytes;
     const uint8_t *crcs;
-    status = block__file_read(block, BLOCK__FILE_SUM, (uint64_t)1 << 30, &sum, &inner);
+    status = block__file_read(block, BLOCK__FILE_SUM, SUM_BYTES_MAX, &sum, &inner);
     if (status == STATUS_NO_MEMORY)
         goto failed;
     if (status < 0) {
@@ -203,6 +221,9 @@ void block__index_close(struct block__index *index) {
 int block__reading_begin(struct block *block, struct error_detail *detail, struct block__reading *reading) {
     *reading = (struct block__reading){.block = block, .detail = detail};
     buf_init(&reading->page.text);
+    int status = block_prepare(block, detail);
+    if (status < 0)
+        return status;
     int result = mdb_txn_begin(block->index.env, NULL, MDB_RDONLY, &reading->txn);
     if (result != 0)
         return error_set(detail, block__lmdb_status(result), "reading the index of %s: %s", block->dir,

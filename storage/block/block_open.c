@@ -225,7 +225,37 @@ static int index_find(struct block *block, struct error_detail *detail) {
     return status;
 }
 
+bool block_is_prepared(const struct block *block) {
+    return atomic_load_explicit(&block->index_ready, memory_order_acquire);
+}
+
+int block_prepare(struct block *block, struct error_detail *detail) {
+    if (block_is_prepared(block))
+        return STATUS_OK;
+    int status = STATUS_OK;
+    pthread_mutex_lock(&block->index_lock);
+    if (!block_is_prepared(block))
+        status = index_find(block, detail);
+    if (status == STATUS_OK)
+        atomic_store_explicit(&block->index_ready, true, memory_order_release);
+    pthread_mutex_unlock(&block->index_lock);
+    return status;
+}
+
 int block_open(struct io *io, const char *dir, struct error_detail *detail, struct block **out) {
+    struct block *block;
+    int status = block_open_later(io, dir, detail, &block);
+    if (status < 0)
+        return status;
+    status = block_prepare(block, detail);
+    if (status < 0)
+        block_close(block);
+    else
+        *out = block;
+    return status;
+}
+
+int block_open_later(struct io *io, const char *dir, struct error_detail *detail, struct block **out) {
     int status = STATUS_OK;
     struct block_meta meta = {0};
     struct block *block = mem_zalloc(sizeof *block);
@@ -234,6 +264,7 @@ int block_open(struct io *io, const char *dir, struct error_detail *detail, stru
     block->io = io;
     block->index.fd = -1;
     pthread_mutex_init(&block->damage_lock, NULL);
+    pthread_mutex_init(&block->index_lock, NULL);
     block->dir = mem_strndup(dir, strlen(dir));
     block->damage = mem_alloc(BLOCK__DAMAGE_MAX * sizeof *block->damage);
     if (block->dir == NULL || block->damage == NULL) {
@@ -251,7 +282,10 @@ int block_open(struct io *io, const char *dir, struct error_detail *detail, stru
                      has_meta  ? "meta: of another block"
                      : missing ? "meta: the file is missing"
                                : "meta: damaged");
-    TRY(index_find(block, detail));
+    TRY(block__index_version_check(block, detail));
+    if (!block->meta_read &&
+        !block->trailer_found) /* what is said of the block comes from reading all of it */
+        TRY(block_prepare(block, detail));
 out:
     mem_free(meta.sources);
     if (status < 0)
@@ -270,6 +304,7 @@ void block_close(struct block *block) {
     io_unmap(block->io, block->chunks);
     io_file_close(block->io, block->chunks_file);
     pthread_mutex_destroy(&block->damage_lock);
+    pthread_mutex_destroy(&block->index_lock);
     mem_free(block->damage);
     mem_free(block->meta.sources);
     mem_free(block->dir);
@@ -285,10 +320,11 @@ const char *block_dir(const struct block *block) {
 }
 
 bool block_index_rebuilt(const struct block *block) {
-    return block->index_rebuilt;
+    return block_is_prepared(block) && block->index_rebuilt;
 }
 
 uint32_t block_ordinal_count(const struct block *block) {
+    ASSERT(block_is_prepared(block));
     return block->index.info.ordinal_count;
 }
 

@@ -4,6 +4,7 @@
 
 #include <lmdb.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "storage/block/block_index_format.h"
 
@@ -39,6 +40,9 @@ struct block {
     uint64_t runs_end;   /* where the runs end: at the trailer, or with the file if it is not there */
     bool trailer_found;
     bool meta_read; /* meta.json is whole */
+
+    pthread_mutex_t index_lock; /* held while the index is opened or rebuilt, once; across I/O, see block.h */
+    atomic_bool index_ready;    /* what follows is there and does not change any more */
     bool index_rebuilt;
     struct block__index index;
 
@@ -51,6 +55,9 @@ struct block {
 /* The whole of a small file of the block. STATUS_TOO_LARGE over `bytes_max`. */
 int block__file_read(struct block *block, const char *name, uint64_t bytes_max, struct buf *out,
                      struct error_detail *detail);
+
+/* STATUS_NEWER_FORMAT if index.sum, as far as it can be read, says so; else STATUS_OK or STATUS_NO_MEMORY. */
+int block__index_version_check(struct block *block, struct error_detail *detail);
 
 /* Checks every page of index.mdb and opens it. STATUS_CORRUPT, with the damage in *damage (file, offset,
  * what); STATUS_NOT_FOUND likewise, STATUS_NEWER_FORMAT, STATUS_NO_MEMORY. */

@@ -54,6 +54,7 @@ int block_repair(struct block *block, struct error_detail *detail) {
     if (!block->meta_read)
         meta.chunks =
             (struct block_file_sum){block->chunks.len, crc32c(0, block->chunks.data, block->chunks.len)};
+    TRY(block_prepare(block, detail));
     TRY(index_write(block, &buf, &index, detail));
     meta.index = index.output.sum;
     block__index_sum_append(&buf, block->base.salt, index.crcs, index.page_count);

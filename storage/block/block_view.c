@@ -31,6 +31,9 @@ static int no_memory(struct error_detail *detail) {
 }
 
 int block_view_open(struct block *block, struct block_view **out) {
+    int status = block_prepare(block, NULL);
+    if (status < 0)
+        return status;
     struct block_view *view = mem_zalloc(sizeof *view);
     if (view == NULL)
         return STATUS_NO_MEMORY;

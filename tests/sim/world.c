@@ -172,6 +172,7 @@ static uint64_t damage_reported(void) {
 
 int world_open_once(struct world *world) {
     world->damage_before = damage_reported();
+    world->torn_before = metric_get(METRIC_wal_replay_torn);
     world->carried = (struct extent){0};
     world->settled = false;
     const struct storage_options options = {.dir = DIR,
@@ -363,9 +364,15 @@ void world_settle(struct world *world) {
     found_release(world, found);
     if (world->calm_open && !status.writable)
         world_fail(world, "the log can't be written on a disk without faults");
-    if (world->model.rot_count == 0 && !world->model.block_rot && !world->manifest_rot &&
-        damage_reported() != metric_get(METRIC_wal_replay_torn))
-        world_fail(world, "damage reported where there is none");
+    /* A file of a block that a failing disk did not give may be told of as damage: it was made anew from the
+     * rest. */
+    bool no_rot = world->model.rot_count == 0 && !world->model.block_rot && !world->manifest_rot;
+    if (no_rot && (metric_get(METRIC_wal_replay_corrupt_frames) > 0 ||
+                   (world->calm_open && damage != metric_get(METRIC_wal_replay_torn) - world->torn_before)))
+        world_fail(world, "damage reported where there is none: %llu frames, %llu blocks, %llu in blocks",
+                   (unsigned long long)metric_get(METRIC_wal_replay_corrupt_frames),
+                   (unsigned long long)metric_get(METRIC_blocks_damaged),
+                   (unsigned long long)metric_get(METRIC_block_damage));
 }
 
 void world_open(struct world *world, bool calm) {

@@ -46,6 +46,7 @@ struct world {
     bool armed;             /* a test made something fail: any operating error will do */
     struct buf labels;      /* of the request under way; with room, so that making one never allocates */
     uint64_t damage_before; /* reported, before the last start */
+    uint64_t torn_before;   /* metric wal_replay_torn when opening began */
     bool calm_open;         /* the last start met no faults */
     struct io_sim_faults disk_faults;
     struct rand rand; /* of the step under way */

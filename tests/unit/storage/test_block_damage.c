@@ -8,6 +8,13 @@
 #include "base/log.h"
 #include "test_block_model.h"
 
+/* Sanitizers make a rebuild of the index slow: there a part of its bytes is flipped, each page many times. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define INDEX_STEP 13
+#else
+#define INDEX_STEP 1
+#endif
+
 static const char *const files[] = {"chunks", "index.mdb", "index.sum", "meta.json"};
 
 /* Of one opened block, all of it read. */
@@ -183,8 +190,8 @@ static void test_every_byte_flipped(void **state) {
     struct model model;
     small_block(&model, 11, 12);
     for (size_t f = 0; f < 4; f++) {
-        size_t len = file_len(&model, files[f]), lost = 0;
-        for (size_t at = 0; at < len; at++) {
+        size_t len = file_len(&model, files[f]), lost = 0, step = f == 1 ? INDEX_STEP : 1;
+        for (size_t at = 0; at < len; at += step) {
             uint8_t bits = (uint8_t)(1u << rand_below(&model.rand, 8));
             flip(&model, files[f], (off_t)at, bits);
             struct outcome outcome;
@@ -201,7 +208,7 @@ static void test_every_byte_flipped(void **state) {
             }
             flip(&model, files[f], (off_t)at, bits);
         }
-        print_message("%s: %zu bytes flipped, %zu times a chunk was lost\n", files[f], len, lost);
+        print_message("%s: %zu bytes flipped, %zu times a chunk was lost\n", files[f], len / step, lost);
         if (f == 0)
             assert_true(lost > len / 2); /* most of the file is chunks */
     }
@@ -242,7 +249,7 @@ static void test_every_length(void **state) {
     for (size_t f = 0; f < 4; f++) {
         size_t len;
         uint8_t *data = model_file_read(&model, files[f], &len);
-        size_t step = f == 1 ? 97 : 1;
+        size_t step = f == 1 ? 16 * INDEX_STEP : 1;
         for (size_t cut = 0; cut < len; cut += step) {
             model_file_write(&model, files[f], data, cut);
             struct outcome outcome;

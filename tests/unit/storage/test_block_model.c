@@ -282,7 +282,9 @@ void model_check(struct model *model, struct block *block) {
             /* a range that touches some of its chunks */
             const struct block_chunk *some =
                 &expected->chunks[rand_below(&model->rand, expected->chunk_count)];
-            int64_t from = some->time_max_ms, to = from + (int64_t)rand_below(&model->rand, 5000000);
+            int64_t from = some->time_max_ms, to;
+            if (__builtin_add_overflow(from, (int64_t)rand_below(&model->rand, 5000000), &to))
+                to = INT64_MAX;
             assert_int_equal(block_view_series(view, ordinal, from, to, &series, NULL), STATUS_OK);
             size_t at = 0;
             for (size_t c = 0; c < expected->chunk_count; c++)
