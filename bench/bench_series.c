@@ -139,6 +139,42 @@ static void bench_match(struct series_table *table, const char *what, const stru
     printf("match %-48s %8zu series %9.3f ms\n", what, found, best);
 }
 
+/* What a snapshot's reader has in hand, loaded into a new table. */
+static void bench_load(struct series_table *from, const struct label_limits *limits) {
+    struct series_load load = {.pair_end = series_pair_end(from), .slot_end = series_slot_end(from)};
+    struct slice *pairs = mem_alloc(load.pair_end * sizeof *pairs);
+    struct series_load_entry *series = mem_alloc(load.slot_end * sizeof *series);
+    if (pairs == NULL || series == NULL)
+        fail("out of memory");
+    for (uint32_t i = 0; i < load.pair_end; i++)
+        pairs[i] = series_pair(from, i);
+    for (uint32_t i = 0; i < load.slot_end; i++) {
+        series[i] = (struct series_load_entry){.id = series_id(from, i)};
+        series[i].pairs = series_pairs(from, i, &series[i].pair_count);
+    }
+    load.pairs = pairs;
+    load.series = series;
+    for (load.threads = 1; load.threads <= 2; load.threads++) {
+        double best = 1e9;
+        struct series_memory memory = {0};
+        for (int round = 0; round < 3; round++) {
+            struct series_table *table;
+            struct error_detail detail = {0};
+            uint64_t begin_ns = now_ns();
+            if (series_table_new(2, limits, UINT32_MAX, &table) < 0 || series_load(table, &load, &detail) < 0)
+                fail(detail.text);
+            double ms = (double)(now_ns() - begin_ns) / 1e6;
+            best = ms < best ? ms : best;
+            series_memory(table, &memory);
+            series_table_free(table);
+        }
+        printf("load: %.0f ms with %u threads, then %.1f bytes a series\n", best, load.threads,
+               (double)memory.total / (double)load.slot_end);
+    }
+    mem_free(pairs);
+    mem_free(series);
+}
+
 static bool ends_with_7(const struct matcher_pattern *pattern, struct slice value) {
     (void)pattern;
     return value.len > 0 && value.data[value.len - 1] == '7';
@@ -192,6 +228,7 @@ int main(int argc, char **argv) {
     bench_match(table, "pod=~\".*7\"", &pod, 1);
     bench_match(table, "job, team!=", (struct matcher[]){job, team}, 2);
     bench_match(table, "team!=", &team, 1);
+    bench_load(table, &limits);
     series_table_free(table);
     arena_release(&scratch);
     mem_free(sets.bytes);

@@ -6,16 +6,16 @@
 
 #include "base/assert.h"
 #include "base/metrics.h"
+#include "base/slab.h"
 #include "base/spin.h"
 #include "base/stable_array.h"
 #include "storage/chunk/chunk.h"
-#include "base/slab.h"
 
 #define HEAD_SLAB_STEP_BYTES 16
-#define CHUNK_BYTES_FIRST 32
-#define CHUNK_BYTES_MAX   2048 /* sealed when it grows past this, however few samples it holds */
-#define SEALED_FIRST      4
-#define SEALED_BATCH      16 /* places of chunks that a reader copies at once */
+#define CHUNK_BYTES_FIRST    32
+#define CHUNK_BYTES_MAX      2048 /* sealed when it grows past this, however few samples it holds */
+#define SEALED_FIRST         4
+#define SEALED_BATCH         16 /* places of chunks that a reader copies at once */
 
 struct sealed_chunk {
     int64_t time_min_ms;

@@ -96,11 +96,11 @@ static bool block_has(const struct number_block *block, uint16_t low) {
 }
 
 bool number_set_has(const struct number_set *set, uint32_t number) {
-    if (set->blocked) {
+    if (set->form == NUMBER_SET_BLOCKS) {
         const struct number_block *block = block_of(set, (uint16_t)(number >> 16));
         return block != NULL && block_has(block, (uint16_t)number);
     }
-    if (set->count <= 1)
+    if (set->form == NUMBER_SET_ONE)
         return set->count == 1 && set->one == number;
     uint32_t place = few_place(set->few + 1, set->count, number);
     return place < set->count && set->few[place + 1] == number;
@@ -109,8 +109,8 @@ bool number_set_has(const struct number_set *set, uint32_t number) {
 /* ---- room ---- */
 
 static int few_reserve(struct number_set *set, struct slab *slab) {
-    uint32_t capacity = set->count <= 1 ? 0 : set->few[0];
-    if (set->count == 0 || set->count < capacity)
+    uint32_t capacity = set->form == NUMBER_SET_ONE ? 0 : set->few[0];
+    if (set->form == NUMBER_SET_ONE ? set->count == 0 : set->count < capacity)
         return STATUS_OK;
     uint32_t larger = capacity_grown(capacity, FEW_FIRST);
     if (larger > NUMBER_SET_FEW_MAX)
@@ -126,6 +126,7 @@ static int few_reserve(struct number_set *set, struct slab *slab) {
         slab_free(slab, set->few, (capacity + 1) * sizeof *few);
     }
     set->few = few;
+    set->form = NUMBER_SET_FEW;
     return STATUS_OK;
 }
 
@@ -222,7 +223,7 @@ static int set_divide(struct number_set *set, struct slab *slab) {
     }
     slab_free(slab, set->few, (set->few[0] + 1) * sizeof *set->few);
     set->blocks = blocks;
-    set->blocked = 1;
+    set->form = NUMBER_SET_BLOCKS;
     return STATUS_OK;
 out:
     blocks_release(blocks, slab);
@@ -230,7 +231,7 @@ out:
 }
 
 int number_set_reserve(struct number_set *set, struct slab *slab, uint32_t number) {
-    if (!set->blocked) {
+    if (set->form != NUMBER_SET_BLOCKS) {
         if (set->count < NUMBER_SET_FEW_MAX)
             return few_reserve(set, slab);
         int status = set_divide(set, slab);
@@ -243,9 +244,9 @@ int number_set_reserve(struct number_set *set, struct slab *slab, uint32_t numbe
 /* ---- adding, removing ---- */
 
 void number_set_add(struct number_set *set, uint32_t number) {
-    if (set->blocked) {
+    if (set->form == NUMBER_SET_BLOCKS) {
         block_add(block_of(set, (uint16_t)(number >> 16)), (uint16_t)number);
-    } else if (set->count == 0) {
+    } else if (set->form == NUMBER_SET_ONE) {
         set->one = number;
     } else {
         uint32_t *numbers = set->few + 1;
@@ -262,10 +263,11 @@ static void few_remove(struct number_set *set, struct slab *slab, uint32_t numbe
     uint32_t place = few_place(numbers, count, number);
     ASSERT(place < count && numbers[place] == number);
     memmove(&numbers[place], &numbers[place + 1], (count - place - 1) * sizeof *numbers);
-    if (count == 2) {
+    if (count <= 2) {
         uint32_t one = numbers[0];
         slab_free(slab, set->few, (capacity + 1) * sizeof *set->few);
         set->one = one;
+        set->form = NUMBER_SET_ONE;
         return;
     }
     if (capacity < 8 || count - 1 > capacity / 2)
@@ -321,7 +323,7 @@ static void block_drop(struct number_set *set, struct slab *slab, struct number_
 
 void number_set_remove(struct number_set *set, struct slab *slab, uint32_t number) {
     ASSERT(set->count > 0);
-    if (set->blocked) {
+    if (set->form == NUMBER_SET_BLOCKS) {
         struct number_block *block = block_of(set, (uint16_t)(number >> 16));
         ASSERT(block != NULL);
         block_remove(block, slab, (uint16_t)number);
@@ -330,9 +332,9 @@ void number_set_remove(struct number_set *set, struct slab *slab, uint32_t numbe
         if (set->count == 1) {
             blocks_release(set->blocks, slab);
             set->blocks = NULL;
-            set->blocked = 0;
+            set->form = NUMBER_SET_ONE;
         }
-    } else if (set->count == 1) {
+    } else if (set->form == NUMBER_SET_ONE) {
         ASSERT(set->one == number);
     } else {
         few_remove(set, slab, number);
@@ -341,9 +343,9 @@ void number_set_remove(struct number_set *set, struct slab *slab, uint32_t numbe
 }
 
 void number_set_release(struct number_set *set, struct slab *slab) {
-    if (set->blocked)
+    if (set->form == NUMBER_SET_BLOCKS)
         blocks_release(set->blocks, slab);
-    else if (set->count > 1)
+    else if (set->form == NUMBER_SET_FEW)
         slab_free(slab, set->few, (set->few[0] + 1) * sizeof *set->few);
     *set = (struct number_set){.owner = set->owner};
 }
@@ -373,14 +375,14 @@ static size_t block_list(const struct number_block *block, uint32_t from, uint32
 size_t number_set_list(const struct number_set *set, uint32_t from, uint32_t *out, size_t max) {
     if (max == 0 || set->count == 0)
         return 0;
-    if (set->blocked) {
+    if (set->form == NUMBER_SET_BLOCKS) {
         size_t count = 0;
         for (uint32_t i = block_place(set->blocks, (uint16_t)(from >> 16));
              i < set->blocks->count && count < max; i++)
             count += block_list(&set->blocks->blocks[i], from, out + count, max - count);
         return count;
     }
-    const uint32_t *numbers = set->count == 1 ? &set->one : set->few + 1;
+    const uint32_t *numbers = set->form == NUMBER_SET_ONE ? &set->one : set->few + 1;
     uint32_t place = few_place(numbers, set->count, from);
     size_t count = set->count - place < max ? set->count - place : max;
     memcpy(out, numbers + place, count * sizeof *out);
@@ -395,7 +397,7 @@ size_t number_set_take(struct number_set *set, struct slab *slab, uint32_t *out,
     }
     size_t i = 0;
     while (i < count) {
-        struct number_block *block = set->blocked ? &set->blocks->blocks[0] : NULL;
+        struct number_block *block = set->form == NUMBER_SET_BLOCKS ? &set->blocks->blocks[0] : NULL;
         if (block == NULL || block->capacity == 0) {
             number_set_remove(set, slab, out[i++]); /* of a bitmap, or one of a few */
             continue;
@@ -404,7 +406,7 @@ size_t number_set_take(struct number_set *set, struct slab *slab, uint32_t *out,
         uint32_t taken = block->count < count - i ? block->count : (uint32_t)(count - i);
         memmove(block->array, block->array + taken, (block->count - taken) * sizeof *block->array);
         block->count -= taken;
-        set->count = (set->count - taken) & INT32_MAX;
+        set->count = (set->count - taken) & ((1u << 30) - 1);
         i += taken;
         if (block->count == 0)
             block_drop(set, slab, block);
@@ -451,9 +453,9 @@ static size_t blocks_filter(const struct number_set *set, bool inside, uint32_t 
 }
 
 size_t number_set_filter(const struct number_set *set, bool inside, uint32_t *list, size_t count) {
-    if (set->blocked)
+    if (set->form == NUMBER_SET_BLOCKS)
         return blocks_filter(set, inside, list, count);
-    const uint32_t *numbers = set->count <= 1 ? &set->one : set->few + 1;
+    const uint32_t *numbers = set->form == NUMBER_SET_ONE ? &set->one : set->few + 1;
     size_t kept = 0;
     uint32_t place = 0;
     for (size_t i = 0; i < count; i++) {

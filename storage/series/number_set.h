@@ -22,16 +22,18 @@
 
 struct number_blocks;
 
+enum number_set_form { NUMBER_SET_ONE, NUMBER_SET_FEW, NUMBER_SET_BLOCKS };
+
 /* A zeroed one is empty. */
 struct number_set {
     union {
-        uint32_t one;                 /* count is 1 and not blocked; meaningless if 0 */
-        uint32_t *few;                /* [0] is how many there is room for behind it */
-        struct number_blocks *blocks; /* blocked */
+        uint32_t one;  /* if count is 1 */
+        uint32_t *few; /* [0] is how many there is room for behind it */
+        struct number_blocks *blocks;
     };
-    uint32_t count : 31;
-    uint32_t blocked : 1;
-    uint32_t owner; /* for whoever has the set */
+    uint32_t count : 30;
+    uint32_t form : 2; /* enum number_set_form */
+    uint32_t owner;    /* for whoever has the set */
 };
 _Static_assert(sizeof(struct number_set) == 16, "two a pair of labels: its size counts");
 

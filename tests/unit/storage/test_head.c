@@ -13,8 +13,8 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/rand.h"
-#include "storage/head/head.h"
 #include "base/slab.h"
+#include "storage/head/head.h"
 
 #define SLOTS     40
 #define SAMPLES   3000
