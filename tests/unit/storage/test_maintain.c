@@ -404,7 +404,7 @@ static void test_threads(void **state) {
         assert_int_equal(outcome.result.status, STATUS_OK);
         shared.written_ms = i * 10;
     }
-    for (int i = 0; i < 500 && metric_get(METRIC_blocks_cut) < 5; i++)
+    for (int i = 0; i < 6000 && metric_get(METRIC_blocks_cut) < 5; i++)
         usleep(10000);
     shared.stop = true;
     for (int i = 0; i < 2; i++) {
