@@ -87,7 +87,7 @@ static void run(enum io_backend backend, const char *parent, size_t groups, size
     struct wal_replay_stats stats;
     struct wal *wal;
     check(wal_open(&options, &detail, &wal), "open");
-    check(wal_replay(wal, &sink, &detail, &stats), "replay");
+    check(wal_replay(wal, 0, &sink, &detail, &stats), "replay");
     check(wal_start(wal, &detail), "start");
     uint8_t *payload = mem_alloc(group_bytes);
     double *us = mem_alloc(groups * sizeof *us);
@@ -141,7 +141,7 @@ static void run(enum io_backend backend, const char *parent, size_t groups, size
     wal_close(wal);
     double opening = now_us();
     check(wal_open(&options, &detail, &wal), "open");
-    check(wal_replay(wal, &sink, &detail, &stats), "replay");
+    check(wal_replay(wal, 0, &sink, &detail, &stats), "replay");
     double starting = now_us();
     check(wal_start(wal, &detail), "start");
     printf("%-8s reopened: %.1f MB replayed in %.1f ms, a new segment in %.1f ms\n", io_name(io),

@@ -12,12 +12,14 @@
 #include "storage/storage_private.h"
 #include "storage/wal/wal_record.h"
 
-/* Slots of a log segment's own declarations → slots in memory; the log's are renumbered by every start. */
+/* Slots of the log → slots in memory: by the segment's own declarations, else by the label part that the
+ * manifest names, whose slots keep their numbers. */
 struct replay {
     struct storage *storage;
     uint32_t *map; /* SLOT_NONE where nothing is declared */
     size_t map_len;
     struct arena scratch;
+    struct load load; /* what is there already */
     uint64_t orphans; /* samples of a series whose declaration was lost */
     uint64_t samples;
 
@@ -28,11 +30,15 @@ struct replay {
     bool carried_has_starts;
 };
 
+static bool is_labelled(const struct storage *storage, uint32_t slot) {
+    return slot < storage->labelled_slots && (storage->labelled[slot >> 3] >> (slot & 7) & 1) != 0;
+}
+
 static int replay_segment(void *context, uint32_t number) {
     (void)number;
     struct replay *replay = context;
-    for (size_t i = 0; i < replay->map_len; i++)
-        replay->map[i] = SLOT_NONE;
+    for (uint32_t i = 0; i < replay->map_len; i++)
+        replay->map[i] = is_labelled(replay->storage, i) ? i : SLOT_NONE;
     return STATUS_OK;
 }
 
@@ -44,7 +50,7 @@ static int replay_map(struct replay *replay, uint32_t log_slot, uint32_t slot) {
         if (map == NULL)
             return STATUS_NO_MEMORY;
         for (size_t i = replay->map_len; i < len; i++)
-            map[i] = SLOT_NONE;
+            map[i] = is_labelled(replay->storage, (uint32_t)i) ? (uint32_t)i : SLOT_NONE;
         replay->map = map;
         replay->map_len = len;
     }
@@ -63,6 +69,10 @@ static int replay_series(struct replay *replay, struct slice payload) {
         TRY(wal_series_reader_next(&reader, &log_slot, &id, &labels));
         if (status == STATUS_END)
             return STATUS_OK;
+        if (is_labelled(replay->storage, log_slot) && series_id(replay->storage->series, log_slot) == id) {
+            TRY(replay_map(replay, log_slot, log_slot)); /* the label part has it */
+            continue;
+        }
         enum label_fault fault;
         arena_reset(&replay->scratch);
         TRY(series_ensure(replay->storage->series, labels, id, &replay->scratch, &fault, &slot));
@@ -92,6 +102,9 @@ static int replay_samples(struct replay *replay, wal_position position, bool pro
         if (status == STATUS_END)
             return STATUS_OK;
         uint32_t slot = log_slot < replay->map_len ? replay->map[log_slot] : SLOT_NONE;
+        if (slot == log_slot && slot < replay->load.slot_end && position < replay->load.taken_at[slot] &&
+            is_labelled(replay->storage, slot))
+            continue; /* the snapshot has it */
         if (slot == SLOT_NONE) {
             replay->orphans++;
             continue;
@@ -150,12 +163,16 @@ static int start_log(struct storage *storage) {
     return status == STATUS_NO_MEMORY ? status : STATUS_OK;
 }
 
-static int replay_log(struct storage *storage, struct error_detail *detail) {
-    struct replay replay = {.storage = storage};
+static int replay_log(struct storage *storage, const struct load *load, struct error_detail *detail) {
+    struct replay replay = {.storage = storage, .load = *load};
     arena_init(&replay.scratch, 0, 0);
     const struct wal_sink sink = {replay_segment, replay_record, &replay};
     uint64_t begin_ns = clock_monotonic_ns(storage->options.clock);
-    int status = wal_replay(storage->wal, &sink, detail, &storage->replay);
+    int status = STATUS_OK;
+    if (storage->labelled_slots > 0)
+        status = replay_map(&replay, (uint32_t)storage->labelled_slots - 1, SLOT_NONE);
+    if (status == STATUS_OK)
+        status = wal_replay(storage->wal, load->position, &sink, detail, &storage->replay);
     storage->replay_ms = (clock_monotonic_ns(storage->options.clock) - begin_ns) / 1000000;
     if (status == STATUS_OK)
         status = carry(storage, &replay);
@@ -196,6 +213,7 @@ static unsigned partition(void *context, uint32_t slot) {
 
 int storage_open(const struct storage_options *options, struct error_detail *detail, struct storage **out) {
     int status = STATUS_OK;
+    struct load load = {0};
     char *lock_path = NULL, *wal_path = NULL, *head_path = NULL;
     struct storage *storage = mem_zalloc(sizeof *storage);
     if (storage == NULL)
@@ -249,6 +267,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(late_new(&storage->late));
     TRY(storage__version_open(storage, detail));
     TRY(storage__maintain_new(storage));
+    TRY(storage__snapshot_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
     storage->apply_cut_ms = storage->manifest.cut_ms;
     late_now(storage->late, clock_wall_ms(options->clock));
@@ -257,13 +276,16 @@ int storage_open(const struct storage_options *options, struct error_detail *det
                                             .segment_bytes = limits->log_segment_bytes,
                                             .seed = options->seed};
     TRY(wal_open(&wal_options, detail, &storage->wal));
-    TRY(chunklog_sweep(storage->chunklog));
     head_over(storage->head, storage__over_ms(storage, clock_wall_ms(options->clock)));
-    TRY(replay_log(storage, detail));
+    TRY(storage__load(storage, detail, &load));
+    TRY(chunklog_sweep(storage->chunklog));
+    storage__snapshot_opened(storage);
+    TRY(replay_log(storage, &load, detail));
     TRY(start_log(storage));
     *out = storage;
     storage = NULL;
 out:
+    mem_free(load.taken_at);
     mem_free(lock_path);
     mem_free(wal_path);
     mem_free(head_path);
@@ -284,6 +306,8 @@ void storage_close(struct storage *storage) {
         wal_close(storage->wal);
     }
     storage__maintain_free(storage);
+    storage__snapshot_free(storage);
+    mem_free(storage->labelled);
     storage__version_close(storage);
     late_free(storage->late);
     head_free(storage->head);

@@ -190,6 +190,22 @@ static void begin(struct storage *storage) {
     if (m->cuts && m->end_ms > storage->apply_cut_ms)
         storage->apply_cut_ms = m->end_ms;
     size_t count = late_count(storage->late);
+    /* What the block covers must hold each window whole: after a failure one may overlap others. */
+    for (bool again = !m->cuts; again;) {
+        again = false;
+        for (size_t i = 0; i < count; i++) {
+            struct late_info info;
+            late_info(late_at(storage->late, i), &info);
+            if (info.range.begin_ms >= m->end_ms || info.range.end_ms <= m->begin_ms ||
+                (info.range.begin_ms >= m->begin_ms && info.range.end_ms <= m->end_ms))
+                continue;
+            if (info.range.begin_ms < m->begin_ms)
+                m->begin_ms = info.range.begin_ms;
+            if (info.range.end_ms > m->end_ms)
+                m->end_ms = info.range.end_ms;
+            again = true;
+        }
+    }
     m->lates = mem_alloc((count + 1) * sizeof *m->lates);
     m->late_count = 0;
     if (m->lates == NULL)
@@ -263,6 +279,8 @@ bool storage__maintain_serve(struct storage *storage) {
 }
 
 wal_position storage__log_needed(const struct storage *storage) {
+    if (storage->snapshot_position > 0)
+        return storage->snapshot_position;
     wal_position needed = wal_durable(storage->wal);
     uint64_t late = late_position_first(storage->late);
     if (late < needed)
@@ -736,6 +754,10 @@ bool storage_maintain(struct storage *storage, int64_t now_ms) {
         return more; /* the storage thread is at it */
     switch (m->phase) {
     case PHASE_IDLE:
+        if (storage__snapshot_step(storage, now_ms))
+            return true;
+        if (storage__snapshot_runs(storage))
+            return more; /* one job at a time */
         return job_choose(storage, now_ms) || more;
     case PHASE_BEGIN:
         what = "begin";

@@ -98,6 +98,49 @@ void storage__maintain_free(struct storage *storage);
  */
 bool storage__maintain_serve(struct storage *storage);
 
+/* ---- Snapshots (storage_snapshot.c, storage_load.c) ---- */
+
+struct snapshot;
+
+int storage__snapshot_new(struct storage *storage);
+void storage__snapshot_free(struct storage *storage);
+
+/* A slice of it, if one is due or under way. True if there may be more to do at once. The maintaining thread.
+ */
+bool storage__snapshot_step(struct storage *storage, int64_t now_ms);
+
+/* Is one under way? The maintaining thread. */
+bool storage__snapshot_runs(const struct storage *storage);
+
+/* What the storage thread does for it between two groups. True if it did. */
+bool storage__snapshot_serve(struct storage *storage);
+
+/* Files; mem_free them. */
+char *storage__snapshot_path(const struct storage *storage, uint64_t number);
+char *storage__labels_path(const struct storage *storage, uint64_t number, unsigned copy);
+
+/* Removes the files of snapshots that the manifest does not name. */
+void storage__snapshot_sweep(struct storage *storage);
+
+/* The log from here on is needed to go on from the older of two snapshots; 0: there is none yet. */
+wal_position storage__snapshot_needed(const struct manifest *manifest);
+
+/* After storage__load: what comes next builds on it. */
+void storage__snapshot_opened(struct storage *storage);
+
+/* Notes that the label part has the series: log segments declare it no more. STATUS_NO_MEMORY. */
+int storage__labelled_set(struct storage *storage, uint32_t slot);
+
+/* What a start got from a snapshot: where the replay begins, and what it passes over. */
+struct load {
+    wal_position position; /* 0: no snapshot */
+    uint64_t *taken_at;    /* by slot: what was logged below it is in the snapshot */
+    uint32_t slot_end;
+};
+
+/* Fills the empty storage from the newest snapshot that can be read; blocks. mem_free(out->taken_at). */
+int storage__load(struct storage *storage, struct error_detail *detail, struct load *out);
+
 /* The lowest log position that is still needed. The storage thread. */
 wal_position storage__log_needed(const struct storage *storage);
 
@@ -127,6 +170,7 @@ struct storage {
     /* The maintaining thread's: */
     struct manifest manifest;
     struct maintain *maintain;
+    struct snapshot *snapshot;
 
     /* The queue: any thread puts in, the storage thread takes all. */
     pthread_mutex_t queue_mutex;
@@ -146,6 +190,10 @@ struct storage {
     uint8_t *declared; /* bit by slot: declared in declared_segment */
     size_t declared_slots;
     uint32_t declared_segment; /* SEGMENT_UNKNOWN: nothing counts as declared */
+    uint8_t *labelled;         /* bit by slot: in the label part that the manifest names */
+    size_t labelled_slots;
+    wal_position
+        snapshot_position; /* the older snapshot's: the log is needed from here on; 0: there is none */
     struct buf scratch;
     int64_t apply_cut_ms;            /* samples before this go to late windows */
     struct window_position *windows; /* of the head, behind apply_cut_ms */
@@ -154,6 +202,7 @@ struct storage {
     struct late_range window_noted; /* the one that was looked for last */
 
     atomic_uint_fast64_t samples_applied;
+    atomic_uint_fast64_t log_bytes; /* written since the start */
     uint64_t replay_ms;
     struct wal_replay_stats replay;
     pthread_t thread;
@@ -177,6 +226,10 @@ int storage__group_carry(struct storage *storage, const struct storage_write *wr
  * `position`, and counts the verdict. STATUS_NO_MEMORY leaves all as it was. */
 int storage__apply(struct storage *storage, struct storage_write *write, uint32_t slot, struct sample sample,
                    int64_t start_ms, wal_position position);
+
+/* Puts a late sample of a snapshot back, logged at `position` or later. */
+int storage__late_restore(struct storage *storage, uint32_t slot, struct sample sample, int64_t start_ms,
+                          wal_position position);
 
 /* The window of that length that holds the time. */
 struct late_range storage__window_of(int64_t time_ms, int64_t window_ms);

@@ -350,6 +350,13 @@ static int late_apply(struct storage *storage, uint32_t slot, struct sample samp
     return STATUS_OK;
 }
 
+int storage__late_restore(struct storage *storage, uint32_t slot, struct sample sample, int64_t start_ms,
+                          wal_position position) {
+    enum head_verdict verdict;
+    uint64_t existing_bits;
+    return late_apply(storage, slot, sample, start_ms, position, &verdict, &existing_bits);
+}
+
 int storage__apply(struct storage *storage, struct storage_write *write, uint32_t slot, struct sample sample,
                    int64_t start_ms, wal_position position) {
     enum head_verdict verdict;
@@ -457,7 +464,11 @@ static int declared_prepare(struct storage *storage, uint32_t segment) {
         storage->declared_slots = room;
     }
     if (segment != storage->declared_segment) {
+        size_t labelled = storage->labelled_slots < storage->declared_slots ? storage->labelled_slots
+                                                                            : storage->declared_slots;
         memset(storage->declared, 0, storage->declared_slots / 8);
+        if (labelled > 0) /* what the label part has need not be said again */
+            memcpy(storage->declared, storage->labelled, labelled / 8);
         storage->declared_segment = segment;
     }
     return STATUS_OK;
@@ -568,6 +579,7 @@ static void group_start(struct storage *storage) {
     if (MUTATED(APPLY_BEFORE_SYNC))
         for (struct storage_write *write = storage->group.first; write != NULL; write = write->next)
             (void)write_apply(storage, write);
+    atomic_fetch_add_explicit(&storage->log_bytes, wal_group_bytes(storage->wal), memory_order_relaxed);
     wal_group_commit(storage->wal, group_committed, storage);
     if (MUTATED(ACK_BEFORE_SYNC))
         group_apply(storage);
@@ -593,7 +605,7 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
         worked = !storage->applying;
     }
     if (storage->group.first == NULL && wal_state(storage->wal) != WAL_COMMITTING)
-        worked |= storage__maintain_serve(storage);
+        worked |= storage__maintain_serve(storage) || storage__snapshot_serve(storage);
     pthread_mutex_lock(&storage->queue_mutex);
     list_move(&storage->waiting, &storage->queue);
     pthread_mutex_unlock(&storage->queue_mutex);

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/batch.h"
+#include "base/buf.h"
 #include "base/slice.h"
 #include "base/status.h"
 
@@ -73,5 +74,13 @@ struct slice chunk_bytes(const struct chunk_open *chunk);
  * its old count. */
 int chunk_decode(struct slice bytes, struct chunk_info info, int64_t time_min_ms, int64_t time_max_ms,
                  struct sample_columns *columns);
+
+/* An open chunk as bytes, so that it can be gone on with after a restart: appends to `out`. */
+void chunk_state_write(const struct chunk_open *chunk, struct buf *out);
+
+/* Takes one from the front of *bytes, or passes over it. STATUS_CORRUPT, STATUS_NO_MEMORY: *bytes is as it
+ * was. */
+int chunk_state_skip(struct slice *bytes); /* STATUS_CORRUPT */
+int chunk_state_read(struct slice *bytes, chunk_grow_fn grow, void *grow_context, struct chunk_open *out);
 
 #endif

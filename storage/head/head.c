@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/metrics.h"
 #include "base/slab.h"
 #include "base/spin.h"
@@ -187,27 +188,39 @@ void head_over(struct head *head, int64_t over_ms) {
     head->over_ms = over_ms;
 }
 
+/* Makes the places of all slots up to this one. */
+static int slot_ensure(struct head *head, uint32_t slot) {
+    uint_fast32_t end = atomic_load_explicit(&head->slot_end, memory_order_relaxed);
+    if (slot < end)
+        return STATUS_OK;
+    /* Slots are dense but may come in any order: every segment below must exist too. */
+    for (uint32_t at = (uint32_t)end; at <= slot; at++) {
+        int status = stable_array_ensure(&head->series, at);
+        if (status < 0)
+            return status;
+    }
+    atomic_store_explicit(&head->slot_end, slot + 1, memory_order_release);
+    return STATUS_OK;
+}
+
+static void range_note(struct head *head, int64_t first_ms, int64_t last_ms) {
+    if (first_ms < atomic_load_explicit(&head->time_min_ms, memory_order_relaxed))
+        atomic_store_explicit(&head->time_min_ms, first_ms, memory_order_relaxed);
+    if (last_ms > atomic_load_explicit(&head->time_max_ms, memory_order_relaxed))
+        atomic_store_explicit(&head->time_max_ms, last_ms, memory_order_relaxed);
+}
+
 int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t start_ms, int64_t cut_ms,
                enum head_verdict *verdict, uint64_t *existing_bits) {
-    uint_fast32_t end = atomic_load_explicit(&head->slot_end, memory_order_relaxed);
-    if (slot >= end) {
-        /* Slots are dense but may be applied in any order: every segment below must exist too. */
-        for (uint32_t at = (uint32_t)end; at <= slot; at++) {
-            int status = stable_array_ensure(&head->series, at);
-            if (status < 0)
-                return status;
-        }
-        atomic_store_explicit(&head->slot_end, slot + 1, memory_order_release);
-    }
+    int status = slot_ensure(head, slot);
+    if (status < 0)
+        return status;
     struct head_series *series = series_at(head, slot);
     spin_lock(&series->lock);
-    int status = series_apply(head, series, slot, sample, start_ms, cut_ms, verdict, existing_bits);
+    status = series_apply(head, series, slot, sample, start_ms, cut_ms, verdict, existing_bits);
     spin_unlock(&series->lock);
     if (status == STATUS_OK && *verdict == HEAD_STORED) {
-        if (sample.time_ms < atomic_load_explicit(&head->time_min_ms, memory_order_relaxed))
-            atomic_store_explicit(&head->time_min_ms, sample.time_ms, memory_order_relaxed);
-        if (sample.time_ms > atomic_load_explicit(&head->time_max_ms, memory_order_relaxed))
-            atomic_store_explicit(&head->time_max_ms, sample.time_ms, memory_order_relaxed);
+        range_note(head, sample.time_ms, sample.time_ms);
         atomic_store_explicit(&head->memory_bytes, slab_memory_bytes(&head->slab), memory_order_relaxed);
     }
     return status;
@@ -389,6 +402,69 @@ uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end
         return slot;
     atomic_store_explicit(&head->time_min_ms, oldest_ms, memory_order_relaxed);
     return UINT32_MAX;
+}
+
+/* ---- snapshots ---- */
+
+#define STATE_BYTES 17
+
+bool head_state_write(struct head *head, uint32_t slot, struct buf *out) {
+    struct head_series *series = series_known(head, slot);
+    if (series == NULL || (chunk_is_empty(&series->open) && series->sealed == 0))
+        return false;
+    uint8_t fixed[STATE_BYTES];
+    store_u64(fixed, series->sealed);
+    store_u64(fixed + 8, (uint64_t)series->open_first_ms);
+    fixed[16] = !chunk_is_empty(&series->open);
+    buf_append(out, fixed, sizeof fixed);
+    if (!chunk_is_empty(&series->open))
+        chunk_state_write(&series->open, out);
+    return true;
+}
+
+int head_state_read(struct head *head, uint32_t slot, int64_t cut_ms, struct slice *bytes) {
+    if (bytes->len < STATE_BYTES)
+        return STATUS_CORRUPT;
+    const uint8_t *p = bytes->data;
+    struct slice rest = slice_of(p + STATE_BYTES, bytes->len - STATE_BYTES);
+    struct chunk_open open = {0};
+    int status = slot_ensure(head, slot);
+    if (status < 0)
+        return status;
+    struct head_series *series = series_at(head, slot);
+    ASSERT(chunk_is_empty(&series->open) && series->sealed == 0);
+    if (p[16] != 0) {
+        status = chunk_state_read(&rest, chunk_grow, &head->slab, &open);
+        if (status < 0)
+            return status;
+    }
+    if (p[16] != 0 && open.time_ms < cut_ms) {
+        slab_free(&head->slab, open.bytes, open.capacity);
+    } else {
+        series->sealed = load_u64(p);
+        series->open = open;
+        series->open_first_ms = (int64_t)load_u64(p + 8);
+        if (p[16] != 0)
+            range_note(head, series->open_first_ms, open.time_ms);
+    }
+    atomic_store_explicit(&head->memory_bytes, slab_memory_bytes(&head->slab), memory_order_relaxed);
+    *bytes = rest;
+    return STATUS_OK;
+}
+
+int head_state_skip(struct slice *bytes) {
+    if (bytes->len < STATE_BYTES)
+        return STATUS_CORRUPT;
+    struct slice rest = slice_of(bytes->data + STATE_BYTES, bytes->len - STATE_BYTES);
+    int status = bytes->data[16] != 0 ? chunk_state_skip(&rest) : STATUS_OK;
+    if (status == STATUS_OK)
+        *bytes = rest;
+    return status;
+}
+
+bool head_is_silent(struct head *head, uint32_t slot) {
+    struct head_series *series = series_known(head, slot);
+    return series == NULL || (chunk_is_empty(&series->open) && series->sealed == 0);
 }
 
 uint64_t head_memory_bytes(struct head *head) {

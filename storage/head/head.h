@@ -82,6 +82,22 @@ int head_chunks(struct head *head, uint32_t slot, int64_t begin_ms, int64_t end_
  * all is at `oldest_ms` or later. The applying thread only. */
 uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end_ms, int64_t oldest_ms);
 
+/* ---- snapshots: the applying thread, or nobody else around ---- */
+
+/* Does the series have anything? Then head_state_write appends its state to `out`: what a restart needs
+ * beside the chunk log. */
+bool head_state_write(struct head *head, uint32_t slot, struct buf *out);
+
+/* Takes a state from the front of *bytes; what ends before `cut_ms` is passed over. The slot's series is
+ * empty. STATUS_CORRUPT, STATUS_NO_MEMORY. */
+int head_state_read(struct head *head, uint32_t slot, int64_t cut_ms, struct slice *bytes);
+
+/* Passes over a state. STATUS_CORRUPT. */
+int head_state_skip(struct slice *bytes);
+
+/* Is nothing of it in the head? The applying thread, or any that keeps it from applying. */
+bool head_is_silent(struct head *head, uint32_t slot);
+
 /* Bytes of open chunks and per-series structs. Any thread, approximate while samples are applied. */
 uint64_t head_memory_bytes(struct head *head);
 

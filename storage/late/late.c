@@ -412,6 +412,24 @@ out:
     return status < 0 ? status : columns_sort(columns, from);
 }
 
+int late_each(struct late *late, uint32_t slot,
+              int (*each)(void *context, const struct sample_columns *columns), void *context) {
+    int status = STATUS_OK;
+    struct sample_columns columns = {0};
+    /* Windows come and go, and get samples, by the calling thread alone. */
+    for (size_t i = 0; i < late->window_count; i++) {
+        columns.count = 0;
+        columns.has_starts = 0;
+        TRY(window_read(late->windows[i], slot, INT64_MIN, INT64_MAX, &columns));
+        TRY(columns_sort(&columns, 0));
+        if (columns.count > 0)
+            TRY(each(context, &columns));
+    }
+out:
+    sample_columns_release(&columns);
+    return status;
+}
+
 static bool run_overlaps(const struct run *run, int64_t time_min_ms, int64_t time_max_ms) {
     uint32_t at = run_find(run, time_min_ms);
     return at < run->count && run->samples[at].time_ms <= time_max_ms;

@@ -45,6 +45,11 @@ int late_read(struct late *late, uint32_t slot, int64_t time_min_ms, int64_t tim
 /* Has the series a sample in [min, max]? Any thread. */
 bool late_overlaps(struct late *late, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms);
 
+/* Calls `each` for every window that has samples of the series; `columns` are its samples, ascending, for the
+ * call. A negative return stops and is returned. The applying thread. STATUS_NO_MEMORY. */
+int late_each(struct late *late, uint32_t slot,
+              int (*each)(void *context, const struct sample_columns *columns), void *context);
+
 /* ---- Windows; the applying thread ---- */
 
 struct late_info {

@@ -12,9 +12,10 @@
 #define MANIFEST_VERSION   1
 #define COPY_ALIGN         4096u
 #define HEAD_BYTES         32u
-#define FIXED_BYTES        40u
+#define FIXED_BYTES        48u
 #define BLOCK_BYTES        60u
 #define COVERED_BYTES      24u
+#define SNAPSHOT_BYTES     40u
 #define MANIFEST_BYTES_MAX ((uint64_t)64 << 20)
 
 static const uint8_t magic[8] = {'T', 'D', 'L', 'T', 'M', 'A', 'N', '\n'};
@@ -65,6 +66,14 @@ int manifest_covered_add(struct manifest *manifest, const struct manifest_covere
     return STATUS_OK;
 }
 
+void manifest_snapshot_add(struct manifest *manifest, const struct manifest_snapshot *snapshot) {
+    for (size_t i = MANIFEST_SNAPSHOTS - 1; i > 0; i--)
+        manifest->snapshots[i] = manifest->snapshots[i - 1];
+    manifest->snapshots[0] = *snapshot;
+    if (manifest->snapshot_count < MANIFEST_SNAPSHOTS)
+        manifest->snapshot_count++;
+}
+
 void manifest_block_remove(struct manifest *manifest, uint64_t id) {
     size_t kept = 0;
     for (size_t i = 0; i < manifest->block_count; i++)
@@ -110,6 +119,7 @@ static void encode(const struct manifest *manifest, struct buf *body) {
     put_u64(body, (uint64_t)manifest->cut_ms);
     put_u64(body, manifest->block_count);
     put_u64(body, manifest->covered_count);
+    put_u64(body, manifest->snapshot_count);
     for (size_t i = 0; i < manifest->block_count; i++) {
         const struct manifest_block *block = &manifest->blocks[i];
         put_u64(body, block->id);
@@ -126,6 +136,13 @@ static void encode(const struct manifest *manifest, struct buf *body) {
         put_u64(body, (uint64_t)manifest->covered[i].end_ms);
         put_u64(body, manifest->covered[i].position);
     }
+    for (size_t i = 0; i < manifest->snapshot_count; i++) {
+        put_u64(body, manifest->snapshots[i].number);
+        put_u64(body, manifest->snapshots[i].bytes);
+        put_u64(body, manifest->snapshots[i].position);
+        put_u64(body, manifest->snapshots[i].labels_number);
+        put_u64(body, manifest->snapshots[i].labels_bytes);
+    }
 }
 
 /* The checksum was right, so a body that does not fit is a mistake of whoever wrote it: not believed either.
@@ -133,17 +150,18 @@ static void encode(const struct manifest *manifest, struct buf *body) {
 static int decode(const uint8_t *p, size_t len, uint64_t generation, struct manifest *out) {
     if (len < FIXED_BYTES)
         return STATUS_CORRUPT;
-    uint64_t blocks = load_u64(p + 24), covered = load_u64(p + 32);
+    uint64_t blocks = load_u64(p + 24), covered = load_u64(p + 32), snapshots = load_u64(p + 40);
     size_t left = len - FIXED_BYTES;
-    if (blocks > left / BLOCK_BYTES || covered > left / COVERED_BYTES ||
-        blocks * BLOCK_BYTES + covered * COVERED_BYTES != left)
+    if (blocks > left / BLOCK_BYTES || covered > left / COVERED_BYTES || snapshots > MANIFEST_SNAPSHOTS ||
+        blocks * BLOCK_BYTES + covered * COVERED_BYTES + snapshots * SNAPSHOT_BYTES != left)
         return STATUS_CORRUPT;
     struct manifest manifest = {.generation = generation,
                                 .id_next = load_u64(p),
                                 .block_next = load_u64(p + 8),
                                 .cut_ms = (int64_t)load_u64(p + 16),
                                 .block_count = (size_t)blocks,
-                                .covered_count = (size_t)covered};
+                                .covered_count = (size_t)covered,
+                                .snapshot_count = (size_t)snapshots};
     manifest.blocks = mem_alloc((size_t)(blocks + 1) * sizeof *manifest.blocks);
     manifest.covered = mem_alloc((size_t)(covered + 1) * sizeof *manifest.covered);
     if (manifest.blocks == NULL || manifest.covered == NULL) {
@@ -165,6 +183,9 @@ static int decode(const uint8_t *p, size_t len, uint64_t generation, struct mani
     for (size_t i = 0; i < covered; i++, p += COVERED_BYTES)
         manifest.covered[i] =
             (struct manifest_covered){(int64_t)load_u64(p), (int64_t)load_u64(p + 8), load_u64(p + 16)};
+    for (size_t i = 0; i < snapshots; i++, p += SNAPSHOT_BYTES)
+        manifest.snapshots[i] = (struct manifest_snapshot){load_u64(p), load_u64(p + 8), load_u64(p + 16),
+                                                           load_u64(p + 24), load_u64(p + 32)};
     *out = manifest;
     return STATUS_OK;
 }
@@ -241,8 +262,8 @@ int manifest_store(struct io *io, const char *dir, const struct manifest *manife
         status = STATUS_NO_MEMORY;
         goto out;
     }
-    uint64_t body_len =
-        FIXED_BYTES + manifest->block_count * BLOCK_BYTES + manifest->covered_count * COVERED_BYTES;
+    uint64_t body_len = FIXED_BYTES + manifest->block_count * BLOCK_BYTES +
+                        manifest->covered_count * COVERED_BYTES + manifest->snapshot_count * SNAPSHOT_BYTES;
     memcpy(bytes.data, magic, sizeof magic);
     store_u32(bytes.data + 8, MANIFEST_VERSION);
     store_u64(bytes.data + 16, body_len);

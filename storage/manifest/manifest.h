@@ -31,15 +31,29 @@ struct manifest_covered {
     uint64_t position;
 };
 
+/* A snapshot of the head, and the label part that goes with it: head/<number, 16 hexadecimal
+ * digits>.snapshot, head/<labels_number>.labels and .labels2. */
+struct manifest_snapshot {
+    uint64_t number;
+    uint64_t bytes;    /* of the file, that count */
+    uint64_t position; /* the log is read from here on */
+    uint64_t labels_number;
+    uint64_t labels_bytes; /* of either copy, that count */
+};
+
+#define MANIFEST_SNAPSHOTS 2 /* the newest, and the one before it in case that one is damaged */
+
 struct manifest {
     uint64_t generation; /* one more each time */
     uint64_t id_next;    /* series ids below may have been used */
-    uint64_t block_next; /* the id of the next block; ids below were used */
+    uint64_t block_next; /* the number of the next block, snapshot or label part; those below were used */
     int64_t cut_ms;      /* windows that end here or before have been cut into blocks; INT64_MIN: none */
     struct manifest_block *blocks;
     size_t block_count;
     struct manifest_covered *covered;
     size_t covered_count;
+    struct manifest_snapshot snapshots[MANIFEST_SNAPSHOTS]; /* the newest first */
+    size_t snapshot_count;
 };
 
 /* As of an empty directory. */
@@ -50,6 +64,9 @@ int manifest_copy(const struct manifest *from, struct manifest *out);
 /* Appends; STATUS_NO_MEMORY. */
 int manifest_block_add(struct manifest *manifest, const struct manifest_block *block);
 int manifest_covered_add(struct manifest *manifest, const struct manifest_covered *covered);
+
+/* Makes it the newest; the oldest of more than MANIFEST_SNAPSHOTS goes. */
+void manifest_snapshot_add(struct manifest *manifest, const struct manifest_snapshot *snapshot);
 
 /* Takes out the block with that id, if it is there. */
 void manifest_block_remove(struct manifest *manifest, uint64_t id);

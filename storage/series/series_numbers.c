@@ -67,7 +67,9 @@ uint32_t series_pair_end(struct series_table *table) {
 struct slice series_pair(struct series_table *table, uint32_t number) {
     struct slice bytes = {NULL, 0};
     pthread_rwlock_rdlock(&table->index_lock);
-    if (number < table->pair_end && pair_at(table, number)->bytes != NULL)
+    /* One without series was left by a series that could not be made: it is gone, but not free yet. */
+    if (number < table->pair_end && pair_at(table, number)->bytes != NULL &&
+        pair_at(table, number)->postings.count > 0)
         bytes = pair_bytes(pair_at(table, number));
     pthread_rwlock_unlock(&table->index_lock);
     return bytes;

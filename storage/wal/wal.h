@@ -64,10 +64,10 @@ struct wal_replay_stats {
     uint64_t corrupt_frames; /* damaged frames below the durable position, skipped */
 };
 
-/* Reads the whole log through `sink`; blocks. Damage below the durable position is skipped frame by frame,
- * logged and counted; a torn tail is cut, counted, and its bytes are kept aside in `torn-<segment>-<offset>`.
- * No segment is written to. */
-int wal_replay(struct wal *wal, const struct wal_sink *sink, struct error_detail *detail,
+/* Reads the log from `from` on (the end of a group that was durable; 0: all of it) through `sink`; blocks.
+ * Damage below the durable position is skipped frame by frame, logged and counted; a torn tail is cut,
+ * counted, and its bytes are kept aside in `torn-<segment>-<offset>`. No segment is written to. */
+int wal_replay(struct wal *wal, wal_position from, const struct wal_sink *sink, struct error_detail *detail,
                struct wal_replay_stats *stats_out);
 
 /* Makes the first segment for writing (never one that exists); blocks. Call once, after wal_replay.

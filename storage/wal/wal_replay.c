@@ -28,6 +28,8 @@ struct replay {
     struct error_detail *detail;
     struct wal_replay_stats stats;
 
+    wal_position from;
+    uint64_t begin; /* of what is delivered of the segment */
     struct wal__segment *segment;
     struct io_file *file;
     uint64_t file_frames_end; /* the file's size, rounded up to frames */
@@ -244,10 +246,10 @@ static int nonzero_end(struct replay *replay, uint64_t from, uint64_t *out) {
 }
 
 /* The largest durable position that a valid frame of this segment tells of, as an offset; and the end of the
- * last valid frame. Both at least WAL_DATA_OFFSET. */
+ * last valid frame. Both at least where reading begins. */
 static int proven_end(struct replay *replay, uint64_t *durable_out, uint64_t *valid_out) {
-    uint64_t durable = WAL_DATA_OFFSET, valid = WAL_DATA_OFFSET;
-    for (uint64_t offset = WAL_DATA_OFFSET; offset < frames_end(replay); offset += WAL_FRAME_BYTES) {
+    uint64_t durable = replay->begin, valid = replay->begin;
+    for (uint64_t offset = replay->begin; offset < frames_end(replay); offset += WAL_FRAME_BYTES) {
         const uint8_t *bytes;
         int status = frame_at(replay, offset, &bytes);
         if (status < 0)
@@ -411,9 +413,12 @@ static int segment_replay(struct replay *replay, struct wal__segment *segment,
     wal_position told = later != NULL ? later->header.previous_end : 0;
     bool told_here = told != 0 && wal__position_segment(told) == number;
     bool never_used = later != NULL && (told == 0 || wal__position_segment(told) < number);
-    if (never_used)
+    if (never_used || number < wal__position_segment(replay->from) || (told_here && told <= replay->from))
         return STATUS_OK;
 
+    replay->begin = WAL_DATA_OFFSET;
+    if (number == wal__position_segment(replay->from) && wal__position_offset(replay->from) > WAL_DATA_OFFSET)
+        replay->begin = wal__position_offset(replay->from);
     replay->segment = segment;
     replay->proven = true;
     replay->window_len = 0;
@@ -437,18 +442,18 @@ static int segment_replay(struct replay *replay, struct wal__segment *segment,
     if (replay->sink->segment != NULL)
         TRY(replay->sink->segment(replay->sink->context, number));
     if (told_here) {
-        TRY(range_deliver(replay, WAL_DATA_OFFSET, wal__position_offset(told)));
+        TRY(range_deliver(replay, replay->begin, wal__position_offset(told)));
         wal->durable = told;
         goto out;
     }
     uint64_t proven, valid;
     TRY(proven_end(replay, &proven, &valid));
     if (later == NULL) {
-        TRY(range_deliver(replay, WAL_DATA_OFFSET, proven));
+        TRY(range_deliver(replay, replay->begin, proven));
         TRY(tail_deliver(replay, proven));
     } else {
-        TRY(range_deliver(replay, WAL_DATA_OFFSET,
-                          valid)); /* closed, but its end is told in a damaged header */
+        /* closed, but its end is told in a damaged header */
+        TRY(range_deliver(replay, replay->begin, valid));
         if (valid > WAL_DATA_OFFSET)
             wal->durable = wal__position(number, valid);
     }
@@ -467,7 +472,7 @@ static void missing_count(struct replay *replay) {
         wal_position end = wal->segments[i].header.previous_end;
         uint32_t number = wal__position_segment(end);
         if (!wal->segments[i].readable || end == 0 || number <= wal->segments[0].header.number ||
-            number == counted)
+            end <= replay->from || number == counted)
             continue;
         bool found = false;
         for (size_t j = i; j-- > 0 && wal->segments[j].header.number >= number;)
@@ -480,9 +485,9 @@ static void missing_count(struct replay *replay) {
     }
 }
 
-int wal_replay(struct wal *wal, const struct wal_sink *sink, struct error_detail *detail,
+int wal_replay(struct wal *wal, wal_position from, const struct wal_sink *sink, struct error_detail *detail,
                struct wal_replay_stats *stats_out) {
-    struct replay replay = {.wal = wal, .sink = sink, .detail = detail};
+    struct replay replay = {.wal = wal, .sink = sink, .detail = detail, .from = from};
     buf_init(&replay.run);
     int status = STATUS_OK;
     replay.window = mem_alloc(WINDOW_BYTES);
@@ -504,6 +509,8 @@ int wal_replay(struct wal *wal, const struct wal_sink *sink, struct error_detail
         if (wal->segments[i].readable && wal->segments[i].header.previous_end > wal->durable)
             wal->durable = wal->segments[i].header.previous_end;
     }
+    if (from > wal->durable) /* the end of a durable group */
+        wal->durable = from;
     missing_count(&replay);
     metric_add(METRIC_wal_replay_torn, replay.stats.torn_tails);
     metric_add(METRIC_wal_replay_corrupt_frames, replay.stats.corrupt_frames);

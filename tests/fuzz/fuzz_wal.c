@@ -129,7 +129,7 @@ static struct wal *replay(struct seen *seen) {
     struct wal *wal;
     if (wal_open(&options, NULL, &wal) != STATUS_OK)
         return NULL; /* a newer version */
-    int status = wal_replay(wal, &sink, NULL, &stats);
+    int status = wal_replay(wal, 0, &sink, NULL, &stats);
     if (status != STATUS_OK)
         finding("replay failed");
     if (stats.records != seen->records || stats.bytes != seen->bytes)

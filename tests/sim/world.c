@@ -137,6 +137,8 @@ void world_init(struct world *world, uint64_t seed, unsigned faults, FILE *trace
     world->limits.window_grace_ms = 1000u << rand_below(rand, 6);
     world->limits.late_ms_max = 1000u << rand_below(rand, 7);
     world->limits.late_bytes_max = 1000u << rand_below(rand, 10);
+    world->limits.snapshot_samples_max = 20u << rand_below(rand, 6);
+    world->limits.snapshot_ms_max = 1000u << rand_below(rand, 8);
     world->limits.retention_ms = 0;
     world->series_count = 2 + (uint32_t)rand_below(rand, WORLD_SERIES_MAX - 1);
     buf_init(&world->labels);
@@ -149,6 +151,7 @@ void world_init(struct world *world, uint64_t seed, unsigned faults, FILE *trace
 void world_release(struct world *world) {
     world->cuts = metric_get(METRIC_blocks_cut);
     world->lates = metric_get(METRIC_blocks_late);
+    world->snapshots = metric_get(METRIC_snapshots);
     mem_fault_set(0, 0);
     if (world->storage != NULL)
         storage_close(world->storage);
@@ -167,7 +170,8 @@ void world_step_begin(struct world *world, unsigned round, unsigned step) {
 
 static uint64_t damage_reported(void) {
     return metric_get(METRIC_wal_replay_corrupt_frames) + metric_get(METRIC_wal_replay_torn) +
-           metric_get(METRIC_blocks_damaged) + metric_get(METRIC_block_damage);
+           metric_get(METRIC_blocks_damaged) + metric_get(METRIC_block_damage) +
+           metric_get(METRIC_snapshot_damage) + metric_get(METRIC_chunklog_damage);
 }
 
 int world_open_once(struct world *world) {
@@ -423,7 +427,8 @@ static void rot(struct world *world) {
     world_note(world, "rot %s %llu", where.path, (unsigned long long)where.offset);
     world->rots++;
     world->manifest_rot |= strcmp(where.path, DIR "/manifest") == 0;
-    world->model.block_rot |= strncmp(where.path, DIR "/blocks/", sizeof DIR "/blocks/" - 1) == 0;
+    world->model.block_rot |= strncmp(where.path, DIR "/blocks/", sizeof DIR "/blocks/" - 1) == 0 ||
+                              strncmp(where.path, DIR "/head/", sizeof DIR "/head/" - 1) == 0;
     if (segment_of(where.path) != 0)
         model_rot(&world->model, segment_of(where.path), where.offset);
 }

@@ -250,7 +250,7 @@ static struct wal_replay_stats replay_check(struct fixture *f, bool *lost) {
     struct error_detail detail = {0};
     f->tail_count = 0;
     assert_int_equal(open_wal(f, &detail), STATUS_OK);
-    int status = wal_replay(f->wal, &sink, &detail, &stats);
+    int status = wal_replay(f->wal, 0, &sink, &detail, &stats);
     if (status != STATUS_OK)
         print_message("%s\n", detail.text);
     assert_int_equal(status, STATUS_OK);
@@ -838,7 +838,7 @@ static bool life_with_fault(enum io_backend backend, struct io_fault fault) {
             f.tail_count = 0;
             int status = open_wal(&f, NULL);
             if (status == STATUS_OK)
-                status = wal_replay(f.wal, &sink, NULL, &stats);
+                status = wal_replay(f.wal, 0, &sink, NULL, &stats);
             if (status == STATUS_OK) {
                 if (start(&f, NULL) != STATUS_OK) {
                     failed = true;
@@ -1024,7 +1024,7 @@ static void test_no_memory(void **state) {
         mem_fault_set(n, 0);
         int status = open_wal(&f, &detail);
         if (status == STATUS_OK)
-            status = wal_replay(f.wal, &sink, &detail, &stats);
+            status = wal_replay(f.wal, 0, &sink, &detail, &stats);
         if (status == STATUS_OK)
             status = start(&f, &detail);
         mem_fault_set(0, 0);
