@@ -14,10 +14,14 @@
 #include "base/metrics.h"
 #include "storage/storage_private.h"
 
-struct storage_version *storage__version_get(struct storage *storage) {
+struct storage_version *storage__version_get(struct storage *storage, struct tombstone_set **deletes) {
     pthread_mutex_lock(&storage->version_mutex);
     struct storage_version *version = storage->version;
     version->references++;
+    if (deletes != NULL) {
+        *deletes = storage->deletes;
+        storage->deletes->references++;
+    }
     pthread_mutex_unlock(&storage->version_mutex);
     return version;
 }
@@ -219,6 +223,7 @@ static int blocks_open(struct storage *storage) {
         }
         if (status == STATUS_OK) {
             block->info = *info;
+            atomic_init(&block->deleted_to, info->deleted_to);
             if (block_damage_count(block->block) > 0) {
                 metric_add(METRIC_block_damage, block_damage_count(block->block));
                 (void)block_damage_each(block->block, damage_log, block->block);

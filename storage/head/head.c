@@ -267,6 +267,20 @@ bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_
     return overlaps;
 }
 
+bool head_slot_range(struct head *head, uint32_t slot, int64_t *time_min_ms, int64_t *time_max_ms) {
+    struct head_series *series = series_known(head, slot);
+    if (series == NULL)
+        return false;
+    spin_lock(&series->lock);
+    bool any = !series_is_empty(series);
+    if (any) {
+        *time_min_ms = series_first_ms(series);
+        *time_max_ms = series_last_ms(series);
+    }
+    spin_unlock(&series->lock);
+    return any;
+}
+
 int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
               struct sample_columns *columns) {
     struct head_series *series = series_known(head, slot);

@@ -40,6 +40,9 @@ int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t s
 /* Does the series have a sample, and may it have one in [min, max]? Any thread. */
 bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms);
 
+/* Its oldest and newest sample; false if it has none. Any thread. */
+bool head_slot_range(struct head *head, uint32_t slot, int64_t *time_min_ms, int64_t *time_max_ms);
+
 /* Appends its samples in [min, max], ascending. STATUS_NO_MEMORY, STATUS_CORRUPT. Any thread. */
 int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
               struct sample_columns *columns);
