@@ -166,7 +166,8 @@ static int carry_samples(struct replay *replay, size_t from, size_t to, struct s
 
 /* Gives the log what it has to carry over, in the order it had; series are declared anew with it. */
 static int carry(struct storage *storage, struct replay *replay) {
-    const struct carried_delete *deletes = (const struct carried_delete *)(void *)replay->carried_deletes.data;
+    const struct carried_delete *deletes =
+        (const struct carried_delete *)(void *)replay->carried_deletes.data;
     size_t delete_count = replay->carried_deletes.len / sizeof *deletes, done = 0;
     size_t count = replay->carried_samples.len / sizeof(struct sample);
     int status = STATUS_OK;
@@ -197,7 +198,8 @@ out:
 }
 
 static void carried_release(struct replay *replay) {
-    const struct carried_delete *deletes = (const struct carried_delete *)(void *)replay->carried_deletes.data;
+    const struct carried_delete *deletes =
+        (const struct carried_delete *)(void *)replay->carried_deletes.data;
     for (size_t i = 0; i < replay->carried_deletes.len / sizeof *deletes; i++)
         tombstone_unref(deletes[i].tombstone);
     buf_release(&replay->carried_deletes);

@@ -101,8 +101,8 @@ struct delete_selector {
 
 /* Makes one of at least one selector; submit it as a write, whose result's status says how it went. The
  * matchers are copied. STATUS_BUSY: too many wait to be applied to blocks (deletes_max); STATUS_TOO_LARGE
- * (delete_bytes_max); STATUS_UNSUPPORTED (patterns, and no compiler); STATUS_BAD_INPUT (one does not compile);
- * STATUS_NO_MEMORY. */
+ * (delete_bytes_max); STATUS_UNSUPPORTED (patterns, and no compiler); STATUS_BAD_INPUT (one does not
+ * compile); STATUS_NO_MEMORY. */
 int storage_delete_prepare(struct storage *storage, const struct delete_selector *selectors, size_t count,
                            int64_t time_min_ms, int64_t time_max_ms, struct error_detail *detail,
                            struct storage_write **out);

@@ -1,8 +1,8 @@
 /* storage_delete.c: deletes, from the request to what selections see.
  *
- *     prepare → queue → log → sync → apply: head (storage->hidden), late samples, and into storage->deletes, the
- *     set that selections read blocks with → the manifest has it (storage__deletes_save), so that the log need
- *     not keep it → no block needs it any more: it leaves the set and the manifest
+ *     prepare → queue → log → sync → apply: head (storage->hidden), late samples, and into storage->deletes,
+ * the set that selections read blocks with → the manifest has it (storage__deletes_save), so that the log
+ * need not keep it → no block needs it any more: it leaves the set and the manifest
  *
  * A delete covers a block if it was logged at or above the block's deleted_to. Cutting leaves out what is
  * hidden, at a position above all deletes that were applied before it began; those that come while it goes on
@@ -55,9 +55,8 @@ void storage__deletes_put(struct storage *storage, struct tombstone_set *set) {
 
 /* Two threads change the set: the storage thread adds, the maintaining one takes out. Whoever finds that it
  * changed meanwhile begins anew. */
-static int set_change(struct storage *storage,
-                      bool (*keep)(void *context, const struct tombstone *tombstone), void *context,
-                      struct tombstone *added) {
+static int set_change(struct storage *storage, bool (*keep)(void *context, const struct tombstone *tombstone),
+                      void *context, struct tombstone *added) {
     for (;;) {
         struct tombstone_set *old = set_get(storage), *set;
         int status = tombstone_set_new(old, keep, context, added, &set);
@@ -214,7 +213,8 @@ out:
 
 /* ---- the manifest ---- */
 
-wal_position storage__deletes_needed(struct storage *storage) {
+wal_position storage__deletes_needed(const struct storage *constant) {
+    struct storage *storage = (struct storage *)(uintptr_t)constant; /* its lock, and a count */
     wal_position needed = UINT64_MAX;
     struct tombstone_set *set = set_get(storage);
     for (size_t i = 0; i < set->count; i++)

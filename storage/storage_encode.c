@@ -81,7 +81,7 @@ out:
     return status;
 }
 
-const struct block_chunk *storage__encoder_chunks(struct encoder *encoder) {
+struct block_chunk *storage__encoder_chunks(struct encoder *encoder) {
     const uint8_t *made = encoder->bits.data;
     for (size_t i = 0; i < encoder->count; i++) {
         struct slice *bits = &encoder->chunks[i].bits;

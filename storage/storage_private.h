@@ -29,11 +29,11 @@ struct storage_write {
     struct sample *samples;
     int64_t *starts_ms; /* NULL if none */
     size_t count;
-    size_t applied;     /* samples of them */
+    size_t applied;              /* samples of them */
     struct tombstone *tombstone; /* of a delete, which has no samples; else NULL */
     bool delete_counted;         /* in storage->deletes_queued */
-    struct buf payload; /* the samples, or the delete, as a log record; empty if there are none */
-    size_t log_bytes;   /* at most this much in the log: the payload, and every series declared */
+    struct buf payload;          /* the samples, or the delete, as a log record; empty if there are none */
+    size_t log_bytes;            /* at most this much in the log: the payload, and every series declared */
     uint64_t queued_ns;
     size_t reasons_len;
     unsigned reason_count;
@@ -50,9 +50,10 @@ struct write_list {
 struct storage_block {
     struct block *block;
     struct manifest_block info;
-    unsigned references; /* by versions; under version_mutex */
-    bool doomed;         /* in no manifest any more: its files go when nobody looks at it */
+    unsigned references;             /* by versions and storage__block_ref; under version_mutex */
+    bool doomed;                     /* in no manifest any more: its files go when nobody looks at it */
     atomic_uint_fast64_t deleted_to; /* as info.deleted_to, which only the maintaining thread may look at */
+    bool clean_failed;               /* the maintaining thread's: it could not be written anew */
     struct storage_block *next_dead;
 };
 
@@ -68,6 +69,10 @@ struct storage_version {
  * too, for storage__deletes_put. Any thread. */
 struct storage_version *storage__version_get(struct storage *storage, struct tombstone_set **deletes);
 void storage__version_put(struct storage *storage, struct storage_version *version);
+
+/* Keeps a block of a version that is held open beyond it. */
+void storage__block_ref(struct storage *storage, struct storage_block *block);
+void storage__block_unref(struct storage *storage, struct storage_block *block);
 
 /* Makes the blocks of the current version less `removed` (block ids), plus `added` (or NULL), the current
  * one. Removed blocks are doomed. STATUS_NO_MEMORY: nothing changed. The maintaining thread. */
@@ -104,7 +109,7 @@ void storage__delete_uncount(struct storage_write *write);
 int storage__delete_apply(struct storage *storage, struct tombstone *tombstone);
 
 /* The log must keep what is at or above this: deletes that no manifest has yet. The storage thread. */
-wal_position storage__deletes_needed(struct storage *storage);
+wal_position storage__deletes_needed(const struct storage *storage);
 
 /* Whether all deletes that were applied are durable: not so after a start that found one in the log's last
  * group, and could not write yet. */
@@ -158,7 +163,7 @@ int storage__encoder_copy(struct encoder *encoder, const struct block_chunk *chu
 int storage__encoder_add(struct encoder *encoder, const struct sample_columns *columns, uint64_t position);
 
 /* All of them; call it once, at the end. Borrowed until the next call. */
-const struct block_chunk *storage__encoder_chunks(struct encoder *encoder);
+struct block_chunk *storage__encoder_chunks(struct encoder *encoder);
 
 /* ---- Maintenance: cutting, late windows, retention (storage_maintain.c) ---- */
 
@@ -195,7 +200,7 @@ struct storage {
     pthread_mutex_t version_mutex; /* for a few instructions */
     struct storage_version *version;
     unsigned versions_live;
-    struct storage_block *dead; /* to be closed */
+    struct storage_block *dead;    /* to be closed */
     struct tombstone_set *deletes; /* those that blocks are read with; goes with `version` */
     struct clean_request *clean_requests;
     atomic_uint_fast64_t deletes_queued; /* prepared and not ended */

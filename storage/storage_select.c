@@ -559,9 +559,9 @@ static int source_read(struct storage_selection *selection, const struct source 
     struct block_view *view;
     struct block_series series;
     const struct span *spans = NULL;
-    size_t span_count = selection->hides == NULL ? 0
-                                                 : storage__hides_of(&selection->hides[source->block],
-                                                                     source->ordinal, &spans);
+    size_t span_count = selection->hides == NULL
+                            ? 0
+                            : storage__hides_of(&selection->hides[source->block], source->ordinal, &spans);
     int status = block_view_open(block, &view);
     if (status < 0)
         return status;

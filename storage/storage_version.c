@@ -27,17 +27,32 @@ struct storage_version *storage__version_get(struct storage *storage, struct tom
 }
 
 /* Under the mutex. */
+static void block_unref(struct storage *storage, struct storage_block *block) {
+    if (--block->references > 0)
+        return;
+    block->next_dead = storage->dead;
+    storage->dead = block;
+}
+
+void storage__block_ref(struct storage *storage, struct storage_block *block) {
+    pthread_mutex_lock(&storage->version_mutex);
+    block->references++;
+    pthread_mutex_unlock(&storage->version_mutex);
+}
+
+void storage__block_unref(struct storage *storage, struct storage_block *block) {
+    pthread_mutex_lock(&storage->version_mutex);
+    block_unref(storage, block);
+    pthread_mutex_unlock(&storage->version_mutex);
+}
+
+/* Under the mutex. */
 static void version_unref(struct storage *storage, struct storage_version *version) {
     ASSERT(version->references > 0);
     if (--version->references > 0)
         return;
-    for (size_t i = 0; i < version->count; i++) {
-        struct storage_block *block = version->blocks[i];
-        if (--block->references == 0) {
-            block->next_dead = storage->dead;
-            storage->dead = block;
-        }
-    }
+    for (size_t i = 0; i < version->count; i++)
+        block_unref(storage, version->blocks[i]);
     storage->versions_live--;
     mem_free(version);
 }

@@ -64,15 +64,14 @@ static int matcher_take(struct tombstone *tombstone, struct reader *reader, stru
     matcher.kind = (enum matcher_kind)kind;
     int status = STATUS_OK;
     if (matcher.kind == MATCHER_REGEX || matcher.kind == MATCHER_NOT_REGEX)
-        status = tombstone->compiler == NULL
-                     ? STATUS_UNSUPPORTED
-                     : tombstone->compiler->compile(matcher.value, &matcher.pattern);
+        status = tombstone->compiler == NULL ? STATUS_UNSUPPORTED
+                                             : tombstone->compiler->compile(matcher.value, &matcher.pattern);
     if (status == STATUS_OK)
         *out = matcher;
     return status;
 }
 
-#define MATCHER_BYTES_MIN 3u
+#define MATCHER_BYTES_MIN  3u
 #define SELECTOR_BYTES_MIN (1u + MATCHER_BYTES_MIN)
 
 static int payload_read(struct tombstone *tombstone, struct reader *reader) {
@@ -130,8 +129,7 @@ struct tombstone *tombstone_ref(struct tombstone *tombstone) {
 }
 
 void tombstone_unref(struct tombstone *tombstone) {
-    if (tombstone == NULL ||
-        atomic_fetch_sub_explicit(&tombstone->references, 1, memory_order_acq_rel) > 1)
+    if (tombstone == NULL || atomic_fetch_sub_explicit(&tombstone->references, 1, memory_order_acq_rel) > 1)
         return;
     for (size_t i = 0; i < tombstone->selector_count; i++) {
         struct tombstone_selector *selector = &tombstone->selectors[i];
