@@ -279,9 +279,15 @@ int block_select(struct block *block, const struct matcher *matchers, size_t cou
     while (block__set_next(&set, run.first + run.length, &run) == STATUS_OK)
         for (uint32_t i = 0; i < run.length; i++)
             ordinals[at++] = run.first + i;
+    if (total > 0 && ordinals[total - 1] >= block->index.info.ordinal_count) {
+        status = block__reading_corrupt(&reading, BLOCK__TABLE_POSTINGS);
+        goto out;
+    }
     *ordinals_out = ordinals;
     *count_out = total;
 out:
+    if (status < 0)
+        mem_free(ordinals);
     block__set_release(&set);
     block__reading_end(&reading);
     return status;
