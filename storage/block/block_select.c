@@ -161,7 +161,10 @@ static int filter_by_labels(struct block__reading *reading, const struct matcher
     while (block__set_next(set, run.first + run.length, &run) == STATUS_OK) {
         for (uint32_t ordinal = run.first; ordinal < run.first + run.length; ordinal++) {
             struct slice labels;
-            TRY(block_view_labels(view, ordinal, &labels, reading->detail));
+            status = block_view_labels(view, ordinal, &labels, reading->detail);
+            if (status == STATUS_NOT_FOUND)
+                status = block__reading_corrupt(reading, BLOCK__TABLE_SERIES);
+            TRY(status);
             if (!matcher_match(matcher, label_bytes_get(labels, matcher->name)))
                 set->words[(ordinal - set->first) / 64] &= ~((uint64_t)1 << (ordinal % 64));
         }

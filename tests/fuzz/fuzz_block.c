@@ -167,7 +167,8 @@ static void values_find(struct block *block) {
     MDB_txn *txn;
     if (mdb_txn_begin(block->index.env, NULL, MDB_RDONLY, &txn) != 0)
         abort();
-    for (size_t t = 0; t < BLOCK__INDEX_TABLES; t++) {
+    /* not the counts: how much memory a set takes is believed of an index with right checksums */
+    for (size_t t = 0; t < BLOCK__TABLE_INFO; t++) {
         MDB_cursor *cursor;
         MDB_val key, value;
         if (mdb_cursor_open(txn, block->index.tables[t], &cursor) != 0)
