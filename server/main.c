@@ -25,6 +25,7 @@ struct program {
     struct server server;
     struct listener listener;
     struct io *io;
+    struct io *io_maintain;
     bool storage_running;
     struct self_scrape self_scrape;
     uv_signal_t signals[2];
@@ -82,8 +83,10 @@ static int storage_start(struct program *program, struct error_detail *detail) {
     struct server *server = &program->server;
     int status = STATUS_OK;
     TRY(io_open(program->config.io, detail, &program->io));
+    TRY(io_open(IO_BACKEND_SYSCALL, detail, &program->io_maintain)); /* in no hurry, and on another thread */
     struct storage_options options = {.dir = program->config.data_dir,
                                       .io = program->io,
+                                      .io_maintain = program->io_maintain,
                                       .clock = server->clock,
                                       .limits = &program->config.limits,
                                       .seed = rand_seed_from_system()};
@@ -93,7 +96,7 @@ static int storage_start(struct program *program, struct error_detail *detail) {
     struct storage_status now;
     storage_status(server->storage, &now);
     log_info("storage open", LOG_STR("dir", program->config.data_dir), LOG_STR("io", now.io_name),
-             LOG_U64("series", now.series), LOG_U64("samples", now.samples),
+             LOG_U64("series", now.series), LOG_U64("samples", now.samples), LOG_U64("blocks", now.blocks),
              LOG_U64("replay_ms", now.replay_ms));
 out:
     return status;
@@ -146,6 +149,8 @@ static void program_release(struct program *program) {
         storage_close(server->storage);
     if (program->io != NULL)
         io_close(program->io);
+    if (program->io_maintain != NULL)
+        io_close(program->io_maintain);
     for (size_t i = 0; i < server->loop_count; i++)
         loop_release(&server->loops[i]);
     self_scrape_release(&program->self_scrape);

@@ -80,7 +80,7 @@ static void replay_carry(struct replay *replay, uint32_t slot, struct sample sam
     replay->carried_has_starts |= start_ms != START_NONE;
 }
 
-static int replay_samples(struct replay *replay, bool proven, struct slice payload) {
+static int replay_samples(struct replay *replay, wal_position position, bool proven, struct slice payload) {
     struct wal_samples_reader reader;
     int status = STATUS_OK;
     TRY(wal_samples_reader_init(&reader, payload));
@@ -96,9 +96,11 @@ static int replay_samples(struct replay *replay, bool proven, struct slice paylo
             replay->orphans++;
             continue;
         }
+        if (manifest_covers(&replay->storage->manifest, sample.time_ms, position))
+            continue; /* it is in a block */
         if (!proven)
             replay_carry(replay, slot, sample, start_ms);
-        TRY(storage__apply(replay->storage, NULL, slot, sample, start_ms));
+        TRY(storage__apply(replay->storage, NULL, slot, sample, start_ms, position));
         replay->samples++;
     }
 out:
@@ -108,8 +110,8 @@ out:
 static int replay_record(void *context, wal_position position, bool proven, enum wal_record_type type,
                          struct slice payload) {
     struct replay *replay = context;
-    int status =
-        type == WAL_RECORD_SERIES ? replay_series(replay, payload) : replay_samples(replay, proven, payload);
+    int status = type == WAL_RECORD_SERIES ? replay_series(replay, payload)
+                                           : replay_samples(replay, position, proven, payload);
     if (status == STATUS_CORRUPT) {
         /* The frames' checksums held, so this is no rot of the disk; what can be read of the rest is worth
          * more than a refusal to start. */
@@ -195,6 +197,9 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     storage->waiting.end = &storage->waiting.first;
     storage->group.end = &storage->group.first;
     storage->declared_segment = SEGMENT_UNKNOWN;
+    if (storage->options.io_maintain == NULL)
+        storage->options.io_maintain = options->io;
+    pthread_mutex_init(&storage->version_mutex, NULL);
     pthread_mutex_init(&storage->queue_mutex, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -227,7 +232,13 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(io_make_dir(options->io, wal_path, detail));
     TRY(io_sync_dir(options->io, storage->dir));
     TRY(series_table_new(options->seed, &label_limits, limits->series_max, &storage->series));
-    TRY(head_new(&storage->head));
+    TRY(head_new((int64_t)limits->window_ms, &storage->head));
+    TRY(late_new(&storage->late));
+    TRY(storage__version_open(storage, detail));
+    TRY(storage__maintain_new(storage));
+    series_id_next_set(storage->series, storage->manifest.id_next);
+    storage->apply_cut_ms = storage->manifest.cut_ms;
+    late_now(storage->late, clock_wall_ms(options->clock));
     const struct wal_options wal_options = {.io = options->io,
                                             .dir = wal_path,
                                             .segment_bytes = limits->log_segment_bytes,
@@ -250,19 +261,24 @@ out:
 void storage_close(struct storage *storage) {
     if (storage == NULL)
         return;
-    ASSERT(!storage->thread_runs);
+    ASSERT(!storage->thread_runs && !storage->maintain_thread_runs);
     if (storage->wal != NULL) {
         /* What was submitted is finished; a log that fails answers its writes with the error. */
         storage__finish(storage);
         wal_close(storage->wal);
     }
+    storage__maintain_free(storage);
+    storage__version_close(storage);
+    late_free(storage->late);
     head_free(storage->head);
+    mem_free(storage->windows);
     series_table_free(storage->series);
     if (storage->lock != NULL)
         io_unlock(storage->options.io, storage->lock);
     buf_release(&storage->scratch);
     mem_free(storage->declared);
     mem_free(storage->dir);
+    pthread_mutex_destroy(&storage->version_mutex);
     pthread_mutex_destroy(&storage->queue_mutex);
     pthread_cond_destroy(&storage->queue_filled);
     mem_free(storage);
@@ -279,6 +295,19 @@ void storage_status(struct storage *storage, struct storage_status *out) {
         .replay_ms = storage->replay_ms,
         .memory_series_bytes = series_memory_bytes(storage->series),
         .memory_chunk_bytes = head_memory_bytes(storage->head),
+        .memory_late_bytes = late_memory_bytes(storage->late),
     };
+    metric_set(METRIC_late_bytes, out->memory_late_bytes);
     head_range(storage->head, &out->time_min_ms, &out->time_max_ms);
+    struct storage_version *version = storage__version_get(storage);
+    out->blocks = version->count;
+    for (size_t i = 0; i < version->count; i++) {
+        const struct manifest_block *info = &version->blocks[i]->info;
+        out->block_bytes += info->bytes;
+        if (info->time_min_ms < out->time_min_ms)
+            out->time_min_ms = info->time_min_ms;
+        if (info->time_max_ms > out->time_max_ms)
+            out->time_max_ms = info->time_max_ms;
+    }
+    storage__version_put(storage, version);
 }

@@ -4,8 +4,12 @@
  * storage_write_submit (queue) → storage_step (group → log → sync → apply in log order → done; the storage
  * thread). Queries see what was applied, so durable samples only.
  *
+ * Behind the log, storage_maintain turns windows of time that are over into blocks (storage/block/block.h),
+ * and samples that came late for a window likewise; a selection sees head, late samples and blocks as one.
+ *
  * Threads: prepare, submit, select and everything on a selection may be called from any thread at once;
- * storage_step, storage_wait, storage_close from one. storage_thread_start makes that thread. */
+ * storage_step, storage_wait, storage_close from one; storage_maintain from one. storage_thread_start makes
+ * both. */
 #ifndef TIDALITE_STORAGE_H
 #define TIDALITE_STORAGE_H
 
@@ -25,8 +29,9 @@
 struct storage;
 
 struct storage_options {
-    const char *dir; /* made if missing (one level); copied */
-    struct io *io;   /* borrowed until storage_close */
+    const char *dir;        /* made if missing (one level); copied */
+    struct io *io;          /* borrowed until storage_close */
+    struct io *io_maintain; /* likewise, for storage_maintain; NULL: `io`, if one thread runs both */
     const struct clock *clock;
     const struct limits *limits; /* borrowed until storage_close */
     uint64_t seed;               /* keys hashes and salts; rand_seed_from_system() */
@@ -51,11 +56,11 @@ struct storage_write_result {
     int status;              /* STATUS_OK: all that is not refused is durable; else nothing is acknowledged */
     uint64_t samples_stored; /* new */
     uint64_t samples_equal;  /* stored before, bit for bit */
-    uint64_t
-        samples_refused; /* out of order, conflicting, too far ahead: a reason for each kind in `reasons` */
-    uint64_t series_dropped; /* for the faults Prometheus drops silently in v1: no name, bad UTF-8, duplicate
-                                label */
-    uint64_t series_refused; /* over a limit of ours: in `reasons` */
+    uint64_t samples_refused; /* conflicting, older than retention, too far ahead: a reason for each kind in
+                                 `reasons` */
+    uint64_t series_dropped;  /* for the faults Prometheus drops silently in v1: no name, bad UTF-8, duplicate
+                                 label */
+    uint64_t series_refused;  /* over a limit of ours: in `reasons` */
     char reasons[STORAGE_REASONS_BYTES]; /* Prometheus' words, one line each, the first few; "" if nothing was
                                             refused */
 };
@@ -88,7 +93,13 @@ bool storage_step(struct storage *storage, int64_t now_ms);
 /* Waits until storage_step has something to do, at most timeout_ms. */
 void storage_wait(struct storage *storage, int timeout_ms);
 
-/* Runs step and wait on a thread of its own until stopped; stop finishes what was submitted. */
+/* Does a slice of what goes on behind the log: cutting windows into blocks, writing late samples to blocks,
+ * retention; some milliseconds, with blocking I/O. Returns true if there may be more to do at once. One
+ * thread calls it, another than that of storage_step or the same. */
+bool storage_maintain(struct storage *storage, int64_t now_ms);
+
+/* Runs step and wait, and storage_maintain, on threads of their own until stopped; stop finishes what was
+ * submitted. */
 int storage_thread_start(struct storage *storage);
 void storage_thread_stop(struct storage *storage);
 
@@ -114,6 +125,9 @@ size_t selection_labels(const struct storage_selection *selection, size_t index,
 
 /* The value of one label; empty if absent. Borrowed likewise. */
 struct slice selection_label(const struct storage_selection *selection, size_t index, struct slice name);
+
+/* How many pieces of blocks could not be read for damage so far: samples may be missing in what was read. */
+uint64_t selection_damaged(const struct storage_selection *selection);
 
 /* The series' 64-bit id: unique for ever in a data directory. */
 uint64_t selection_series_id(const struct storage_selection *selection, size_t index);
@@ -148,6 +162,9 @@ struct storage_status {
     uint64_t replay_ms;           /* how long opening took to read the log */
     uint64_t memory_series_bytes; /* table, structs, labels, postings */
     uint64_t memory_chunk_bytes;
+    uint64_t memory_late_bytes;
+    uint64_t blocks;
+    uint64_t block_bytes;
 };
 void storage_status(struct storage *storage, struct storage_status *out);
 

@@ -1,11 +1,15 @@
-/* storage_private.h: what storage.c, storage_write.c, storage_select.c and storage_thread.c share. */
+/* storage_private.h: what the files of storage/ share: the storage itself, and who of its threads owns what
+ * of it. */
 #ifndef TIDALITE_STORAGE_PRIVATE_H
 #define TIDALITE_STORAGE_PRIVATE_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "storage/block/block.h"
 #include "storage/head/head.h"
+#include "storage/late/late.h"
+#include "storage/manifest/manifest.h"
 #include "storage/series/series.h"
 #include "storage/storage.h"
 #include "storage/wal/wal.h"
@@ -37,13 +41,89 @@ struct write_list {
     struct storage_write **end; /* where the next one is hooked in */
 };
 
+/* ---- Versions: which blocks there are (storage_version.c) ---- */
+
+struct storage_block {
+    struct block *block;
+    struct manifest_block info;
+    unsigned references; /* by versions; under version_mutex */
+    bool doomed;         /* in no manifest any more: its files go when nobody looks at it */
+    struct storage_block *next_dead;
+};
+
+/* What a selection sees: blocks, and from when on samples are in the head instead. Never changes. */
+struct storage_version {
+    unsigned references; /* under version_mutex; the current one has one of the storage's */
+    int64_t cut_ms;      /* the head's chunks before this are in these blocks */
+    size_t count;
+    struct storage_block *blocks[]; /* by position, ascending: the first logged first */
+};
+
+/* The current one, referenced; give it back with put. Any thread. */
+struct storage_version *storage__version_get(struct storage *storage);
+void storage__version_put(struct storage *storage, struct storage_version *version);
+
+/* Makes the blocks of the current version less `removed` (block ids), plus `added` (or NULL), the current
+ * one. Removed blocks are doomed. STATUS_NO_MEMORY: nothing changed. The maintaining thread. */
+int storage__version_change(struct storage *storage, const uint64_t *removed, size_t removed_count,
+                            struct storage_block *added, int64_t cut_ms);
+
+/* Is there a selection older than the current version? Any thread. */
+bool storage__version_old_in_use(struct storage *storage);
+
+/* Closes blocks that nobody looks at any more, and removes the files of the doomed ones. The maintaining
+ * thread. */
+void storage__version_sweep(struct storage *storage);
+
+/* "<dir>/blocks/<id>"; mem_free it. */
+char *storage__block_dir(const struct storage *storage, uint64_t id);
+
+/* Removes a block's directory with all that is in it, as far as that goes. */
+void storage__block_remove(struct io *io, const char *dir);
+
+/* Opens what the manifest names, removes what it does not, and makes the first version. Blocks. */
+int storage__version_open(struct storage *storage, struct error_detail *detail);
+void storage__version_close(struct storage *storage);
+
+/* ---- Maintenance: cutting, late windows, retention (storage_maintain.c) ---- */
+
+struct maintain;
+
+int storage__maintain_new(struct storage *storage);
+void storage__maintain_free(struct storage *storage);
+
+/* What the storage thread does for it between two groups: a step of beginning or of dropping. True if it did.
+ */
+bool storage__maintain_serve(struct storage *storage);
+
+/* The lowest log position that is still needed. The storage thread. */
+wal_position storage__log_needed(const struct storage *storage);
+
+/* ---- */
+
+/* Where in the log the oldest sample of a window of the head stands. */
+struct window_position {
+    int64_t begin_ms;
+    wal_position position;
+};
+
 struct storage {
     struct storage_options options;
     char *dir;
     struct io_file *lock;
     struct series_table *series;
     struct head *head;
+    struct late *late;
     struct wal *wal;
+
+    pthread_mutex_t version_mutex; /* for a few instructions */
+    struct storage_version *version;
+    unsigned versions_live;
+    struct storage_block *dead; /* to be closed */
+
+    /* The maintaining thread's: */
+    struct manifest manifest;
+    struct maintain *maintain;
 
     /* The queue: any thread puts in, the storage thread takes all. */
     pthread_mutex_t queue_mutex;
@@ -55,6 +135,7 @@ struct storage {
     /* The storage thread's: */
     struct write_list waiting; /* taken off the queue, not in a group yet */
     struct write_list group;   /* in flight */
+    wal_position group_position;
     bool group_ended;
     int group_status;
     bool applying; /* the group is durable, and there was no memory to apply all of it */
@@ -63,12 +144,20 @@ struct storage {
     size_t declared_slots;
     uint32_t declared_segment; /* SEGMENT_UNKNOWN: nothing counts as declared */
     struct buf scratch;
+    int64_t apply_cut_ms;            /* samples before this go to late windows */
+    struct window_position *windows; /* of the head, behind apply_cut_ms */
+    size_t window_count;
+    size_t window_capacity;
+    struct late_range window_noted; /* the one that was looked for last */
 
     atomic_uint_fast64_t samples_applied;
     uint64_t replay_ms;
     struct wal_replay_stats replay;
     pthread_t thread;
     bool thread_runs;
+    pthread_t maintain_thread;
+    bool maintain_thread_runs;
+    atomic_bool maintain_stopping;
 };
 
 /* Steps and waits until nothing that was submitted is left. */
@@ -81,8 +170,15 @@ void storage__reason_add(struct storage_write *write, uint32_t slot, const char 
  * last start's log held and nothing proves to be durable. */
 int storage__group_carry(struct storage *storage, const struct storage_write *write);
 
-/* Applies one sample of a write, or of the replay (write == NULL), and counts the verdict. */
+/* Applies one sample of a write, or of the replay (write == NULL), that was logged in the group at
+ * `position`, and counts the verdict. STATUS_NO_MEMORY leaves all as it was. */
 int storage__apply(struct storage *storage, struct storage_write *write, uint32_t slot, struct sample sample,
-                   int64_t start_ms);
+                   int64_t start_ms, wal_position position);
+
+/* The window of that length that holds the time. */
+struct late_range storage__window_of(int64_t time_ms, int64_t window_ms);
+
+/* The window that a block of samples of that age has: the older, the longer. */
+struct late_range storage__range_for(const struct storage *storage, int64_t time_ms, int64_t now_ms);
 
 #endif

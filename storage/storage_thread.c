@@ -6,7 +6,8 @@
 #include "base/assert.h"
 #include "storage/storage_private.h"
 
-#define WAIT_MS 100 /* how often wal_tick runs when nothing happens */
+#define WAIT_MS          100 /* how often wal_tick runs when nothing happens */
+#define MAINTAIN_WAIT_MS 20
 
 void storage_wait(struct storage *storage, int timeout_ms) {
     if (io_in_flight(storage->options.io) > 0) {
@@ -43,17 +44,36 @@ static void *thread_run(void *context) {
     return NULL;
 }
 
+static void *maintain_run(void *context) {
+    struct storage *storage = context;
+    while (!atomic_load(&storage->maintain_stopping))
+        if (!storage_maintain(storage, clock_wall_ms(storage->options.clock)))
+            nanosleep(&(struct timespec){.tv_nsec = MAINTAIN_WAIT_MS * 1000000L}, NULL);
+    return NULL;
+}
+
 int storage_thread_start(struct storage *storage) {
     ASSERT(!storage->thread_runs);
     storage->stopping = false;
     if (pthread_create(&storage->thread, NULL, thread_run, storage) != 0)
         return STATUS_NO_MEMORY;
     storage->thread_runs = true;
+    atomic_store(&storage->maintain_stopping, false);
+    if (pthread_create(&storage->maintain_thread, NULL, maintain_run, storage) != 0) {
+        storage_thread_stop(storage);
+        return STATUS_NO_MEMORY;
+    }
+    storage->maintain_thread_runs = true;
     return STATUS_OK;
 }
 
 void storage_thread_stop(struct storage *storage) {
     ASSERT(storage->thread_runs);
+    if (storage->maintain_thread_runs) {
+        atomic_store(&storage->maintain_stopping, true);
+        pthread_join(storage->maintain_thread, NULL);
+        storage->maintain_thread_runs = false;
+    }
     pthread_mutex_lock(&storage->queue_mutex);
     storage->stopping = true;
     pthread_cond_signal(&storage->queue_filled);

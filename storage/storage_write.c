@@ -16,7 +16,7 @@
 #define REASON_LINES_MAX      5
 #define LOOKUP_BLOCK          32 /* series whose table cells are fetched ahead */
 #define DECLARATION_BYTES_MAX 24 /* slot, id and length beside the labels */
-#define TEXT_OUT_OF_ORDER     "out of order sample"
+#define TEXT_OLD              "out of bounds"
 #define TEXT_FUTURE           "out of bounds: timestamp is too far in the future"
 
 /* ---- lists ---- */
@@ -126,15 +126,17 @@ static void series_fault(struct storage_write *write, struct slice labels, enum 
     reason_line(write, labels, what);
 }
 
-/* Takes over the samples of one series that are not too far ahead. */
+/* Takes over the samples of one series that are inside retention and not too far ahead. */
 static void samples_take(struct storage_write *write, const struct write_batch *batch,
-                         const struct batch_series *series, uint32_t slot, int64_t time_max_ms) {
+                         const struct batch_series *series, uint32_t slot, int64_t time_min_ms,
+                         int64_t time_max_ms) {
     for (uint32_t i = 0; i < series->sample_count; i++) {
         uint32_t at = series->sample_first + i;
-        if (batch->samples[at].time_ms > time_max_ms) {
+        bool future = batch->samples[at].time_ms > time_max_ms;
+        if (future || batch->samples[at].time_ms < time_min_ms) {
             write->result.samples_refused++;
-            metric_add(METRIC_samples_refused_future, 1);
-            reason_line(write, series->labels, TEXT_FUTURE);
+            metric_add(future ? METRIC_samples_refused_future : METRIC_samples_refused_old, 1);
+            reason_line(write, series->labels, future ? TEXT_FUTURE : TEXT_OLD);
             continue;
         }
         write->slots[write->count] = slot;
@@ -145,6 +147,16 @@ static void samples_take(struct storage_write *write, const struct write_batch *
     }
 }
 
+/* The oldest time that is kept: of the clock, or of the newest sample if that is older, so that a clock that
+ * jumps ahead refuses nothing. */
+static int64_t time_min(const struct storage *storage, int64_t now_ms) {
+    int64_t oldest_ms, newest_ms, retention_ms = (int64_t)storage->options.limits->retention_ms;
+    head_range(storage->head, &oldest_ms, &newest_ms);
+    if (oldest_ms <= newest_ms && newest_ms < now_ms)
+        now_ms = newest_ms;
+    return retention_ms == 0 || now_ms < INT64_MIN + retention_ms ? INT64_MIN : now_ms - retention_ms;
+}
+
 /* Finds or makes the batch's series, a block at a time so that the table's cells are on their way when they
  * are needed. */
 static int batch_resolve(struct storage *storage, const struct write_batch *batch,
@@ -152,8 +164,9 @@ static int batch_resolve(struct storage *storage, const struct write_batch *batc
     int status = STATUS_OK;
     struct arena scratch;
     arena_init(&scratch, 0, 0);
-    int64_t time_max_ms =
-        clock_wall_ms(storage->options.clock) + (int64_t)storage->options.limits->future_ms_max;
+    int64_t now_ms = clock_wall_ms(storage->options.clock);
+    int64_t time_min_ms = time_min(storage, now_ms);
+    int64_t time_max_ms = now_ms + (int64_t)storage->options.limits->future_ms_max;
     for (size_t begin = 0; begin < batch->series_count; begin += LOOKUP_BLOCK) {
         size_t end = begin + LOOKUP_BLOCK < batch->series_count ? begin + LOOKUP_BLOCK : batch->series_count;
         uint64_t hashes[LOOKUP_BLOCK];
@@ -178,7 +191,7 @@ static int batch_resolve(struct storage *storage, const struct write_batch *batc
                 metric_add(METRIC_head_series_created, slot >= before);
             }
             write->log_bytes += series->labels.len + DECLARATION_BYTES_MAX;
-            samples_take(write, batch, series, slot, time_max_ms);
+            samples_take(write, batch, series, slot, time_min_ms, time_max_ms);
         }
     }
     metric_set(METRIC_head_series, series_count(storage->series));
@@ -286,13 +299,65 @@ void storage_write_submit(struct storage *storage, struct storage_write *write,
 
 /* ---- apply ---- */
 
-int storage__apply(struct storage *storage, struct storage_write *write, uint32_t slot, struct sample sample,
-                   int64_t start_ms) {
-    enum head_verdict verdict;
-    uint64_t existing_bits = 0;
-    int status = head_apply(storage->head, slot, sample, start_ms, &verdict, &existing_bits);
+/* Notes where the oldest sample of a head's window stands in the log. */
+static int window_note(struct storage *storage, int64_t time_ms, wal_position position) {
+    if (time_ms >= storage->window_noted.begin_ms && time_ms < storage->window_noted.end_ms)
+        return STATUS_OK;
+    struct late_range window = storage__window_of(time_ms, (int64_t)storage->options.limits->window_ms);
+    int64_t begin_ms = window.begin_ms;
+    storage->window_noted = window;
+    for (size_t i = storage->window_count; i-- > 0;)
+        if (storage->windows[i].begin_ms == begin_ms)
+            return STATUS_OK;
+    if (storage->window_count == storage->window_capacity) {
+        size_t capacity = storage->window_capacity == 0 ? 16 : storage->window_capacity * 2;
+        struct window_position *windows = mem_realloc(storage->windows, capacity * sizeof *windows);
+        if (windows == NULL) {
+            storage->window_noted = (struct late_range){0, 0};
+            return STATUS_NO_MEMORY;
+        }
+        storage->windows = windows;
+        storage->window_capacity = capacity;
+    }
+    storage->windows[storage->window_count++] = (struct window_position){begin_ms, position};
+    return STATUS_OK;
+}
+
+static int late_apply(struct storage *storage, uint32_t slot, struct sample sample, int64_t start_ms,
+                      wal_position position, enum head_verdict *verdict, uint64_t *existing_bits) {
+    enum late_verdict late;
+    struct late_range small = storage__window_of(sample.time_ms, (int64_t)storage->options.limits->window_ms);
+    struct late_range range = sample.time_ms < storage->apply_cut_ms
+                                  ? storage__range_for(storage, sample.time_ms, storage->apply_cut_ms)
+                                  : small;
+    if (range.end_ms > storage->apply_cut_ms)
+        range = small; /* no late window spans what is cut and what is not */
+    int status =
+        late_add(storage->late, slot, sample, start_ms, position, range, small, &late, existing_bits);
     if (status < 0)
         return status;
+    *verdict = late == LATE_STORED ? HEAD_STORED : late == LATE_EQUAL ? HEAD_EQUAL : HEAD_CONFLICT;
+    if (late == LATE_CONFLICT && sample.time_ms < storage->apply_cut_ms) {
+        /* Which of the two came first is in a block, perhaps: this one may be the repetition, and a
+         * repetition is always acknowledged. Answers show the first one either way. */
+        metric_add(METRIC_samples_refused_conflict, 1);
+        *verdict = HEAD_EQUAL;
+    }
+    if (late == LATE_STORED)
+        metric_add(METRIC_samples_late, 1);
+    return STATUS_OK;
+}
+
+int storage__apply(struct storage *storage, struct storage_write *write, uint32_t slot, struct sample sample,
+                   int64_t start_ms, wal_position position) {
+    enum head_verdict verdict;
+    uint64_t existing_bits = 0;
+    int status = STATUS_OK;
+    if (sample.time_ms >= storage->apply_cut_ms)
+        TRY(window_note(storage, sample.time_ms, position));
+    TRY(head_apply(storage->head, slot, sample, start_ms, storage->apply_cut_ms, &verdict, &existing_bits));
+    if (verdict == HEAD_LATE)
+        TRY(late_apply(storage, slot, sample, start_ms, position, &verdict, &existing_bits));
     if (verdict == HEAD_STORED) {
         atomic_fetch_add_explicit(&storage->samples_applied, 1, memory_order_relaxed);
         if (write != NULL)
@@ -306,11 +371,6 @@ int storage__apply(struct storage *storage, struct storage_write *write, uint32_
         return STATUS_OK;
     }
     write->result.samples_refused++;
-    if (verdict == HEAD_OUT_OF_ORDER) {
-        metric_add(METRIC_samples_refused_order, 1);
-        storage__reason_add(write, slot, TEXT_OUT_OF_ORDER);
-        return STATUS_OK;
-    }
     metric_add(METRIC_samples_refused_conflict, 1);
     double existing, given;
     memcpy(&existing, &existing_bits, sizeof existing);
@@ -323,7 +383,8 @@ int storage__apply(struct storage *storage, struct storage_write *write, uint32_
              "duplicate sample for timestamp %lld; overrides not allowed: existing %s, new value %s",
              (long long)sample.time_ms, existing_text, given_text);
     storage__reason_add(write, slot, what);
-    return STATUS_OK;
+out:
+    return status;
 }
 
 /* Goes on where it stopped. STATUS_NO_MEMORY is the only failure: a chunk of our own that does not decode is
@@ -332,7 +393,8 @@ static int write_apply(struct storage *storage, struct storage_write *write) {
     for (; write->applied < write->count; write->applied++) {
         size_t i = write->applied;
         int status = storage__apply(storage, write, write->slots[i], write->samples[i],
-                                    write->starts_ms == NULL ? START_NONE : write->starts_ms[i]);
+                                    write->starts_ms == NULL ? START_NONE : write->starts_ms[i],
+                                    storage->group_position);
         ASSERT(status == STATUS_OK || status == STATUS_NO_MEMORY);
         if (status < 0)
             return status;
@@ -499,6 +561,7 @@ static void group_start(struct storage *storage) {
         group_fail(storage, status);
         return;
     }
+    storage->group_position = wal_group_position(storage->wal);
     storage->group_started_ns = clock_monotonic_ns(storage->options.clock);
     if (MUTATED(APPLY_BEFORE_SYNC))
         for (struct storage_write *write = storage->group.first; write != NULL; write = write->next)
@@ -511,6 +574,7 @@ static void group_start(struct storage *storage) {
 /* ---- steps ---- */
 
 bool storage_step(struct storage *storage, int64_t now_ms) {
+    late_now(storage->late, now_ms);
     bool worked = io_poll(storage->options.io, 0) > 0;
     if (storage->group_ended) {
         storage->group_ended = false;
@@ -525,6 +589,8 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
         group_apply(storage);
         worked = !storage->applying;
     }
+    if (storage->group.first == NULL && wal_state(storage->wal) != WAL_COMMITTING)
+        worked |= storage__maintain_serve(storage);
     pthread_mutex_lock(&storage->queue_mutex);
     list_move(&storage->waiting, &storage->queue);
     pthread_mutex_unlock(&storage->queue_mutex);

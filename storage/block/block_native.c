@@ -23,11 +23,9 @@ int block__scratch_open(struct io *io, const char *dir, int *fd_out, char path[B
     return STATUS_OK;
 }
 
-int block__native_path(struct io *io, const struct io_file *file, char path[BLOCK__NATIVE_PATH_BYTES],
+int block__native_path(struct io *io, struct io_file *file, char path[BLOCK__NATIVE_PATH_BYTES],
                        struct error_detail *detail) {
-    (void)io;
-    const char *name = io_file_path(file);
-    if ((size_t)snprintf(path, BLOCK__NATIVE_PATH_BYTES, "%s", name) >= BLOCK__NATIVE_PATH_BYTES)
-        return error_set(detail, STATUS_TOO_LARGE, "%s: the path is too long", name);
-    return STATUS_OK;
+    int status = io_native_path(io, file, path, BLOCK__NATIVE_PATH_BYTES);
+    return status < 0 ? error_set(detail, status, "%s: %s", io_file_path(file), status_message(status))
+                      : status;
 }

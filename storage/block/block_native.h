@@ -17,7 +17,7 @@ int block__scratch_open(struct io *io, const char *dir, int *fd_out, char path[B
 void block__scratch_path(int fd, char path[BLOCK__NATIVE_PATH_BYTES]);
 
 /* A path by which the kernel knows the open file. */
-int block__native_path(struct io *io, const struct io_file *file, char path[BLOCK__NATIVE_PATH_BYTES],
+int block__native_path(struct io *io, struct io_file *file, char path[BLOCK__NATIVE_PATH_BYTES],
                        struct error_detail *detail);
 
 #endif

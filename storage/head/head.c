@@ -14,6 +14,7 @@
 #define CHUNK_BYTES_FIRST 32
 #define CHUNK_BYTES_MAX   2048 /* sealed when it grows past this, however few samples it holds */
 #define SEALED_FIRST      4
+#define SEALED_BATCH      16 /* places of chunks that a reader copies at once */
 
 struct sealed_chunk {
     int64_t time_min_ms;
@@ -23,10 +24,8 @@ struct sealed_chunk {
     struct chunk_info info;
 };
 
-/* A series' sealed chunks, oldest first. When it is full a larger copy takes its place; the old one stays
- * until head_free, because a reader may be walking it, and is less than the copy. */
+/* A series' sealed chunks, oldest first; looked at under the series' lock only. */
 struct sealed_list {
-    struct sealed_list *older;
     uint32_t capacity;
     struct sealed_chunk chunks[];
 };
@@ -41,21 +40,26 @@ struct head_series {
 _Static_assert(sizeof(struct head_series) == 64, "one cache line a series");
 
 struct head {
+    int64_t window_ms;
     struct stable_array series;
     struct slab slab;
     uint64_t list_bytes;
+    int64_t drop_min_ms; /* oldest sample left by the head_drop under way; INT64_MAX otherwise too */
     atomic_uint_fast32_t slot_end; /* slots below it have a place */
     atomic_uint_fast64_t memory_bytes;
     atomic_int_fast64_t time_min_ms;
     atomic_int_fast64_t time_max_ms;
 };
 
-int head_new(struct head **out) {
+int head_new(int64_t window_ms, struct head **out) {
+    ASSERT(window_ms > 0);
     struct head *head = mem_zalloc(sizeof *head);
     if (head == NULL)
         return STATUS_NO_MEMORY;
+    head->window_ms = window_ms;
     stable_array_init(&head->series, sizeof(struct head_series));
     slab_init(&head->slab);
+    head->drop_min_ms = INT64_MAX;
     atomic_init(&head->time_min_ms, INT64_MAX);
     atomic_init(&head->time_max_ms, INT64_MIN);
     *out = head;
@@ -75,11 +79,7 @@ void head_free(struct head *head) {
         slab_free(&head->slab, series->open.bytes, series->open.capacity);
         for (uint32_t i = 0; i < series->sealed_count; i++)
             slab_free(&head->slab, series->sealed->chunks[i].bytes, series->sealed->chunks[i].len);
-        while (series->sealed != NULL) {
-            struct sealed_list *list = series->sealed;
-            series->sealed = list->older;
-            mem_free(list);
-        }
+        mem_free(series->sealed);
     }
     slab_release(&head->slab);
     stable_array_release(&head->series);
@@ -109,15 +109,13 @@ static int sealed_reserve(struct head *head, struct head_series *series) {
         return STATUS_OK;
     uint32_t larger = capacity == 0 ? SEALED_FIRST : capacity * 2;
     size_t bytes = sizeof(struct sealed_list) + larger * sizeof(struct sealed_chunk);
-    struct sealed_list *list = mem_zalloc(bytes);
+    struct sealed_list *list = mem_realloc(series->sealed, bytes);
     if (list == NULL)
         return STATUS_NO_MEMORY;
-    list->older = series->sealed;
     list->capacity = larger;
-    if (capacity > 0)
-        memcpy(list->chunks, series->sealed->chunks, series->sealed_count * sizeof list->chunks[0]);
     series->sealed = list;
-    head->list_bytes += bytes;
+    head->list_bytes +=
+        (larger - capacity) * sizeof(struct sealed_chunk) + (capacity == 0 ? sizeof(struct sealed_list) : 0);
     return STATUS_OK;
 }
 
@@ -143,9 +141,9 @@ static int seal(struct head *head, struct head_series *series) {
     return STATUS_OK;
 }
 
-static int64_t window_of(int64_t time_ms) {
-    int64_t window = time_ms / HEAD_WINDOW_MS;
-    return time_ms % HEAD_WINDOW_MS < 0 ? window - 1 : window;
+static int64_t window_of(const struct head *head, int64_t time_ms) {
+    int64_t window = time_ms / head->window_ms;
+    return time_ms % head->window_ms < 0 ? window - 1 : window;
 }
 
 /* Looks for a sample with this time in what is stored: STATUS_OK with *found_bits, or STATUS_NOT_FOUND. */
@@ -177,6 +175,10 @@ static int stored_find(struct head_series *series, int64_t time_ms, uint64_t *fo
     return status;
 }
 
+static int64_t series_first_ms(const struct head_series *series) {
+    return series->sealed_count > 0 ? series->sealed->chunks[0].time_min_ms : series->open_first_ms;
+}
+
 static int64_t series_last_ms(const struct head_series *series) {
     return chunk_is_empty(&series->open) ? series->sealed->chunks[series->sealed_count - 1].time_max_ms
                                          : series->open.time_ms;
@@ -188,28 +190,23 @@ static bool series_is_empty(const struct head_series *series) {
 
 /* Under the series' lock. */
 static int series_apply(struct head *head, struct head_series *series, struct sample sample, int64_t start_ms,
-                        enum head_verdict *verdict, uint64_t *existing_bits) {
-    if (!series_is_empty(series)) {
-        int64_t last_ms = series_last_ms(series);
-        if (sample.time_ms <= last_ms) {
-            uint64_t found;
-            int status = stored_find(series, sample.time_ms, &found);
-            if (status < 0 && status != STATUS_NOT_FOUND)
-                return status;
-            if (status == STATUS_OK && found == sample.value_bits) {
-                *verdict = HEAD_EQUAL;
-            } else if (status == STATUS_OK && sample.time_ms == last_ms) {
-                *existing_bits = found;
-                *verdict = HEAD_CONFLICT;
-            } else {
-                *verdict = HEAD_OUT_OF_ORDER;
-            }
-            return STATUS_OK;
+                        int64_t cut_ms, enum head_verdict *verdict, uint64_t *existing_bits) {
+    bool empty = series_is_empty(series);
+    if (sample.time_ms < cut_ms || (!empty && sample.time_ms <= series_last_ms(series))) {
+        uint64_t found;
+        int status = empty ? STATUS_NOT_FOUND : stored_find(series, sample.time_ms, &found);
+        if (status < 0 && status != STATUS_NOT_FOUND)
+            return status;
+        *verdict = HEAD_LATE;
+        if (status == STATUS_OK) {
+            *existing_bits = found;
+            *verdict = found == sample.value_bits ? HEAD_EQUAL : HEAD_CONFLICT;
         }
+        return STATUS_OK;
     }
     if (!chunk_is_empty(&series->open) &&
         (chunk_is_full(&series->open) || series->open.bit_count / 8 >= CHUNK_BYTES_MAX ||
-         window_of(series->open_first_ms) != window_of(sample.time_ms))) {
+         window_of(head, series->open_first_ms) != window_of(head, sample.time_ms))) {
         int status = seal(head, series);
         if (status < 0)
             return status;
@@ -224,7 +221,7 @@ static int series_apply(struct head *head, struct head_series *series, struct sa
     return STATUS_OK;
 }
 
-int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t start_ms,
+int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t start_ms, int64_t cut_ms,
                enum head_verdict *verdict, uint64_t *existing_bits) {
     uint_fast32_t end = atomic_load_explicit(&head->slot_end, memory_order_relaxed);
     if (slot >= end) {
@@ -238,9 +235,11 @@ int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t s
     }
     struct head_series *series = series_at(head, slot);
     spin_lock(&series->lock);
-    int status = series_apply(head, series, sample, start_ms, verdict, existing_bits);
+    int status = series_apply(head, series, sample, start_ms, cut_ms, verdict, existing_bits);
     spin_unlock(&series->lock);
     if (status == STATUS_OK && *verdict == HEAD_STORED) {
+        if (sample.time_ms < head->drop_min_ms)
+            head->drop_min_ms = sample.time_ms;
         if (sample.time_ms < atomic_load_explicit(&head->time_min_ms, memory_order_relaxed))
             atomic_store_explicit(&head->time_min_ms, sample.time_ms, memory_order_relaxed);
         if (sample.time_ms > atomic_load_explicit(&head->time_max_ms, memory_order_relaxed))
@@ -262,11 +261,8 @@ bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_
         return false;
     spin_lock(&series->lock);
     bool overlaps = false;
-    if (!series_is_empty(series)) {
-        int64_t first_ms =
-            series->sealed_count > 0 ? series->sealed->chunks[0].time_min_ms : series->open_first_ms;
-        overlaps = first_ms <= time_max_ms && series_last_ms(series) >= time_min_ms;
-    }
+    if (!series_is_empty(series))
+        overlaps = series_first_ms(series) <= time_max_ms && series_last_ms(series) >= time_min_ms;
     spin_unlock(&series->lock);
     return overlaps;
 }
@@ -280,29 +276,131 @@ int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t tim
     uint8_t open_bytes[UINT16_MAX / 8 + 1];
     size_t open_len = 0;
     struct chunk_info open_info = {0};
-    spin_lock(&series->lock);
-    const struct sealed_list *sealed = series->sealed;
-    uint32_t sealed_count = series->sealed_count;
-    if (!chunk_is_empty(&series->open) && series->open_first_ms <= time_max_ms &&
-        series->open.time_ms >= time_min_ms) {
-        struct slice bytes = chunk_bytes(&series->open);
-        memcpy(open_bytes, bytes.data, bytes.len);
-        open_len = bytes.len;
-        open_info = series->open.info;
-    }
-    spin_unlock(&series->lock);
-
     int status = STATUS_OK;
-    for (uint32_t i = 0; i < sealed_count; i++) {
-        const struct sealed_chunk *chunk = &sealed->chunks[i];
-        if (chunk->time_max_ms < time_min_ms || chunk->time_min_ms > time_max_ms)
-            continue;
-        TRY(chunk_decode(slice_of(chunk->bytes, chunk->len), chunk->info, time_min_ms, time_max_ms, columns));
+    struct sealed_chunk sealed[SEALED_BATCH];
+    uint32_t sealed_count;
+    bool more = true;
+    int64_t from_ms = time_min_ms;
+    while (more) {
+        sealed_count = 0;
+        more = false;
+        spin_lock(&series->lock);
+        for (uint32_t i = 0; i < series->sealed_count; i++) {
+            const struct sealed_chunk *chunk = &series->sealed->chunks[i];
+            if (chunk->time_max_ms < from_ms || chunk->time_min_ms > time_max_ms)
+                continue;
+            if (sealed_count == SEALED_BATCH) {
+                more = true;
+                break;
+            }
+            sealed[sealed_count++] = *chunk;
+        }
+        /* The open chunk goes with the last batch: what is sealed in between is found by the next look. */
+        if (!more && !chunk_is_empty(&series->open) && series->open_first_ms <= time_max_ms &&
+            series->open.time_ms >= time_min_ms) {
+            struct slice bytes = chunk_bytes(&series->open);
+            memcpy(open_bytes, bytes.data, bytes.len);
+            open_len = bytes.len;
+            open_info = series->open.info;
+        }
+        spin_unlock(&series->lock);
+        for (uint32_t i = 0; i < sealed_count; i++)
+            TRY(chunk_decode(slice_of(sealed[i].bytes, sealed[i].len), sealed[i].info, time_min_ms,
+                             time_max_ms, columns));
+        if (more)
+            from_ms = sealed[sealed_count - 1].time_max_ms + 1;
     }
     if (open_len > 0)
         TRY(chunk_decode(slice_of(open_bytes, open_len), open_info, time_min_ms, time_max_ms, columns));
 out:
     return status;
+}
+
+/* ---- cutting a window ---- */
+
+int head_chunks_before(struct head *head, uint32_t slot, int64_t end_ms, struct head_chunk **chunks,
+                       size_t *count, size_t *capacity, struct buf *open_bits) {
+    struct head_series *series = series_known(head, slot);
+    if (series == NULL)
+        return STATUS_OK;
+    /* Room first: nothing is allocated under the lock. Seen again under it: sealing may add one. */
+    for (;;) {
+        spin_lock(&series->lock);
+        size_t need = *count + series->sealed_count + 1;
+        if (need <= *capacity)
+            break;
+        spin_unlock(&series->lock);
+        struct head_chunk *grown = mem_realloc(*chunks, (need + 8) * sizeof *grown);
+        if (grown == NULL)
+            return STATUS_NO_MEMORY;
+        *chunks = grown;
+        *capacity = need + 8;
+    }
+    for (uint32_t i = 0; i < series->sealed_count && series->sealed->chunks[i].time_max_ms < end_ms; i++) {
+        const struct sealed_chunk *chunk = &series->sealed->chunks[i];
+        (*chunks)[(*count)++] = (struct head_chunk){chunk->time_min_ms, chunk->time_max_ms, chunk->info,
+                                                    slice_of(chunk->bytes, chunk->len)};
+    }
+    uint8_t bits[UINT16_MAX / 8 + 1];
+    size_t bits_len = 0;
+    struct head_chunk open = {0};
+    if (!chunk_is_empty(&series->open) && series->open.time_ms < end_ms) {
+        struct slice bytes = chunk_bytes(&series->open);
+        memcpy(bits, bytes.data, bytes.len);
+        bits_len = bytes.len;
+        open = (struct head_chunk){series->open_first_ms, series->open.time_ms, series->open.info, {0}};
+    }
+    spin_unlock(&series->lock);
+    if (bits_len > 0) {
+        buf_clear(open_bits);
+        buf_append(open_bits, bits, bits_len);
+        if (open_bits->failed)
+            return STATUS_NO_MEMORY;
+        open.bits = buf_slice(open_bits);
+        (*chunks)[(*count)++] = open;
+    }
+    return STATUS_OK;
+}
+
+static void series_drop(struct head *head, struct head_series *series, int64_t end_ms) {
+    spin_lock(&series->lock);
+    uint32_t gone = 0;
+    while (gone < series->sealed_count && series->sealed->chunks[gone].time_max_ms < end_ms) {
+        slab_free(&head->slab, series->sealed->chunks[gone].bytes, series->sealed->chunks[gone].len);
+        gone++;
+    }
+    series->sealed_count -= gone;
+    if (series->sealed_count > 0) {
+        memmove(series->sealed->chunks, series->sealed->chunks + gone,
+                series->sealed_count * sizeof series->sealed->chunks[0]);
+    } else if (series->sealed != NULL) {
+        head->list_bytes -=
+            sizeof(struct sealed_list) + series->sealed->capacity * sizeof(struct sealed_chunk);
+        mem_free(series->sealed);
+        series->sealed = NULL;
+    }
+    if (!chunk_is_empty(&series->open) && series->open.time_ms < end_ms) {
+        slab_free(&head->slab, series->open.bytes, series->open.capacity);
+        series->open = (struct chunk_open){0};
+    }
+    if (!series_is_empty(series)) {
+        int64_t first_ms = series_first_ms(series);
+        if (first_ms < head->drop_min_ms)
+            head->drop_min_ms = first_ms;
+    }
+    spin_unlock(&series->lock);
+}
+
+uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end_ms) {
+    uint32_t end = (uint32_t)atomic_load_explicit(&head->slot_end, memory_order_relaxed);
+    if (slot == 0)
+        head->drop_min_ms = INT64_MAX;
+    for (; slot < end && slots > 0; slot++, slots--)
+        series_drop(head, series_at(head, slot), end_ms);
+    if (slot < end)
+        return slot;
+    atomic_store_explicit(&head->time_min_ms, head->drop_min_ms, memory_order_relaxed);
+    return UINT32_MAX;
 }
 
 uint64_t head_memory_bytes(struct head *head) {

@@ -1,11 +1,12 @@
 /* head.h: the samples in memory, by slot: one open chunk a series and the chunks sealed before it.
  *
- * One thread applies (head_apply), in log order; any thread reads. Each series has a lock of one byte, held
- * for one append or for one copy of an open chunk. Sealed bytes never change and stay until head_free, so
- * readers use them without it.
+ * One thread applies and drops (head_apply, head_drop), in log order; any thread reads. Each series has a
+ * lock of one byte, held for one append, for copying an open chunk, or for copying the places of some sealed
+ * ones. Sealed bytes never change, so readers use them without it, and stay until head_drop.
  *
- * What is new, equal, late or conflicting is decided here and nowhere else, from durable samples only, so
- * that replay decides the same. */
+ * Time is cut into windows, multiples of window_ms; no chunk spans two. Once a window is in a block its
+ * chunks are dropped. Whoever reads from then on must not ask for times before that (storage gives each
+ * selection the boundary that goes with its blocks), and whoever reads since before must have ended. */
 #ifndef TIDALITE_STORAGE_HEAD_H
 #define TIDALITE_STORAGE_HEAD_H
 
@@ -13,26 +14,27 @@
 #include <stdint.h>
 
 #include "base/batch.h"
+#include "base/buf.h"
+#include "base/slice.h"
 #include "base/status.h"
-
-/* A chunk never spans a multiple of this, so that windows can be cut into blocks. */
-#define HEAD_WINDOW_MS INT64_C(7200000)
+#include "storage/chunk/chunk.h"
 
 struct head;
 
-int head_new(struct head **out);
+int head_new(int64_t window_ms, struct head **out);
 void head_free(struct head *head);
 
 enum head_verdict {
     HEAD_STORED,
-    HEAD_EQUAL,        /* there already, bit for bit */
-    HEAD_OUT_OF_ORDER, /* older than the newest of its series, and not equal to a stored one */
-    HEAD_CONFLICT      /* same time as the newest, another value */
+    HEAD_EQUAL,   /* there already, bit for bit */
+    HEAD_LATE,    /* older than the newest of its series, or than cut_ms, and none of that time is here */
+    HEAD_CONFLICT /* one of the same time is here, with another value */
 };
 
-/* Applies one sample. On HEAD_CONFLICT *existing_bits is the stored value. The slot's place is made if
- * needed. STATUS_NO_MEMORY leaves the series as it was. The applying thread only. */
-int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t start_ms,
+/* Applies one sample; one before cut_ms is never stored. On HEAD_CONFLICT *existing_bits is the stored value.
+ * The slot's place is made if needed. STATUS_NO_MEMORY leaves the series as it was. The applying thread only.
+ */
+int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t start_ms, int64_t cut_ms,
                enum head_verdict *verdict, uint64_t *existing_bits);
 
 /* Does the series have a sample, and may it have one in [min, max]? Any thread. */
@@ -41,6 +43,25 @@ bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_
 /* Appends its samples in [min, max], ascending. STATUS_NO_MEMORY, STATUS_CORRUPT. Any thread. */
 int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
               struct sample_columns *columns);
+
+/* ---- cutting a window ---- */
+
+struct head_chunk {
+    int64_t time_min_ms;
+    int64_t time_max_ms;
+    struct chunk_info info;
+    struct slice bits;
+};
+
+/* The series' chunks that end before `end_ms`, oldest first, behind *count of `*chunks` (grown by
+ * mem_realloc). Bits of sealed chunks are borrowed until head_drop; those of an open one are copied to
+ * `open_bits`. Nothing may be applied to the series before end_ms meanwhile. Any thread. STATUS_NO_MEMORY. */
+int head_chunks_before(struct head *head, uint32_t slot, int64_t end_ms, struct head_chunk **chunks,
+                       size_t *count, size_t *capacity, struct buf *open_bits);
+
+/* Frees the chunks that end before `end_ms` of the slots from `slot` on, of at most `slots` of them; returns
+ * the next slot, or UINT32_MAX at the end. The applying thread only. */
+uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end_ms);
 
 /* Chunk bytes and per-series structs. Any thread, approximate while samples are applied. */
 uint64_t head_memory_bytes(struct head *head);

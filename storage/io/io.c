@@ -2,6 +2,7 @@
 #include "storage/io/io.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -219,6 +220,23 @@ int io_remove(struct io *io, const char *path) {
     int result = error != 0 ? -error : io->ops->remove(io, path);
     io__trace(io, IO_EVENT_REMOVE, IO_EVENT_COMPLETED, path, 0, 0, result);
     return result < 0 ? status_from_errno(-result) : STATUS_OK; /* often "not there", which is no event */
+}
+
+int io_remove_dir(struct io *io, const char *path) {
+    int error = io__fault_take(io, NULL);
+    io__trace(io, IO_EVENT_REMOVE, IO_EVENT_SUBMITTED, path, 0, 0, 0);
+    int result = error != 0 ? -error : io->ops->remove_dir(io, path);
+    io__trace(io, IO_EVENT_REMOVE, IO_EVENT_COMPLETED, path, 0, 0, result);
+    return result < 0 ? status_from_errno(-result) : STATUS_OK;
+}
+
+int io_native_path(struct io *io, struct io_file *file, char *path, size_t bytes) {
+    int result = 0;
+    if (io->ops->native_path != NULL)
+        result = io->ops->native_path(io, file, path, bytes);
+    else if ((size_t)snprintf(path, bytes, "%s", file->path) >= bytes)
+        return STATUS_TOO_LARGE;
+    return result < 0 ? failed("native path", file->path, result) : STATUS_OK;
 }
 
 /* ---- Directories --------------------------------------------------------------------------------------- */

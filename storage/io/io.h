@@ -90,6 +90,7 @@ int io_sync(struct io *io, struct io_file *file);
 
 int io_rename(struct io *io, const char *from, const char *to);
 int io_remove(struct io *io, const char *path);
+int io_remove_dir(struct io *io, const char *path); /* an empty one */
 
 /* Makes the directory (one level; an existing one is fine) and its entry in its parent durable. */
 int io_make_dir(struct io *io, const char *path, struct error_detail *detail);
@@ -105,6 +106,11 @@ int io_list_dir(struct io *io, const char *path, int (*each)(void *context, cons
  * the same slice. */
 int io_map(struct io *io, struct io_file *file, uint64_t offset, size_t len, struct slice *out);
 void io_unmap(struct io *io, struct slice mapped);
+
+/* A path by which the kernel knows the open file's bytes, for a library that opens files by itself; valid
+ * while the file is open. On a simulated disk that is a copy of it as it is now. STATUS_TOO_LARGE: longer
+ * than `bytes`. */
+int io_native_path(struct io *io, struct io_file *file, char *path, size_t bytes);
 
 /* Takes an exclusive lock on the file at `path` (made if missing), held until io_unlock or the end of the
  * process. STATUS_LOCKED if another process has it; `detail` says which (its pid, if known). */

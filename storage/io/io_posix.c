@@ -82,6 +82,11 @@ int io__posix_remove(struct io *io, const char *path) {
     return unlink(path) != 0 ? -errno : 0;
 }
 
+int io__posix_remove_dir(struct io *io, const char *path) {
+    (void)io;
+    return rmdir(path) != 0 ? -errno : 0;
+}
+
 int io__posix_make_dir(struct io *io, const char *path) {
     (void)io;
     if (mkdir(path, 0755) == 0)

@@ -31,6 +31,9 @@ struct io_ops {
     int (*sync)(struct io *io, struct io_file *file);
     int (*rename)(struct io *io, const char *from, const char *to);
     int (*remove)(struct io *io, const char *path);
+    int (*remove_dir)(struct io *io, const char *path);
+    /* NULL: the file's own path. */
+    int (*native_path)(struct io *io, struct io_file *file, char *path, size_t bytes);
     int (*make_dir)(struct io *io, const char *path);
     int (*sync_dir)(struct io *io, const char *path);
     /* Calls `each` in any order; a negative return stops and is returned. */
@@ -87,6 +90,7 @@ int64_t io__posix_write(struct io *io, struct io_file *file, uint64_t offset, co
 int io__posix_sync(struct io *io, struct io_file *file);
 int io__posix_rename(struct io *io, const char *from, const char *to);
 int io__posix_remove(struct io *io, const char *path);
+int io__posix_remove_dir(struct io *io, const char *path);
 int io__posix_make_dir(struct io *io, const char *path);
 int io__posix_sync_dir(struct io *io, const char *path);
 int io__posix_list_dir(struct io *io, const char *path, int (*each)(void *context, const char *name),
@@ -99,9 +103,9 @@ void io__posix_unlock(struct io *io, struct io_file *file);
 #define IO__POSIX_OPS                                                                                        \
     .file_open = io__posix_file_open, .file_close = io__posix_file_close, .file_size = io__posix_file_size,  \
     .read = io__posix_read, .write = io__posix_write, .sync = io__posix_sync, .rename = io__posix_rename,    \
-    .remove = io__posix_remove, .make_dir = io__posix_make_dir, .sync_dir = io__posix_sync_dir,              \
-    .list_dir = io__posix_list_dir, .map = io__posix_map, .unmap = io__posix_unmap, .lock = io__posix_lock,  \
-    .unlock = io__posix_unlock
+    .remove = io__posix_remove, .remove_dir = io__posix_remove_dir, .make_dir = io__posix_make_dir,          \
+    .sync_dir = io__posix_sync_dir, .list_dir = io__posix_list_dir, .map = io__posix_map,                    \
+    .unmap = io__posix_unmap, .lock = io__posix_lock, .unlock = io__posix_unlock
 
 /* The backends: 0 or -errno. */
 int io__uring_open(struct io **out);

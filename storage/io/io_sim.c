@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/crc32c.h"
@@ -173,7 +175,25 @@ static void handle_drop(struct io_sim *sim, struct io_file *file) {
 }
 
 static void sim_op_file_close(struct io *io, struct io_file *file) {
+    if (file->fd >= 0)
+        close(file->fd);
     handle_drop(sim_of(io), file);
+}
+
+/* A copy in memory that the kernel knows: file->fd, until the file is closed. */
+static int sim_op_native_path(struct io *io, struct io_file *file, char *path, size_t bytes) {
+    struct io_sim *sim = sim_of(io);
+    const struct sim_node *node = file->backend;
+    enum verdict verdict = operation_begin(sim, sim->faults.read_error);
+    if (!operation_end(sim, verdict))
+        return -EIO;
+    if (file->fd >= 0)
+        close(file->fd);
+    file->fd = memfd_create("tidalite-sim", MFD_CLOEXEC);
+    ASSERT(file->fd >= 0 &&
+           (node->size == 0 || write(file->fd, node->live, node->size) == (ssize_t)node->size));
+    snprintf(path, bytes, "/proc/self/fd/%d", file->fd);
+    return 0;
 }
 
 static int sim_op_file_size(struct io *io, struct io_file *file, uint64_t *bytes_out) {
@@ -231,6 +251,11 @@ static int sim_op_rename(struct io *io, const char *from, const char *to) {
 static int sim_op_remove(struct io *io, const char *path) {
     struct io_sim *sim = sim_of(io);
     OPERATION(sim, sim->faults.other_error, sim_remove(&sim->disk, path, false));
+}
+
+static int sim_op_remove_dir(struct io *io, const char *path) {
+    struct io_sim *sim = sim_of(io);
+    OPERATION(sim, sim->faults.other_error, sim_remove(&sim->disk, path, true));
 }
 
 static int dir_make(struct io_sim *sim, const char *path) {
@@ -382,6 +407,8 @@ static const struct io_ops sim_ops = {
     .sync = sim_op_sync,
     .rename = sim_op_rename,
     .remove = sim_op_remove,
+    .remove_dir = sim_op_remove_dir,
+    .native_path = sim_op_native_path,
     .make_dir = sim_op_make_dir,
     .sync_dir = sim_op_sync_dir,
     .list_dir = sim_op_list_dir,

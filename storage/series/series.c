@@ -378,6 +378,44 @@ uint64_t series_id(struct series_table *table, uint32_t slot) {
     return entry_at(table, slot)->id;
 }
 
+uint64_t series_id_next(struct series_table *table) {
+    pthread_rwlock_rdlock(&table->index_lock);
+    uint64_t id = table->id_next;
+    pthread_rwlock_unlock(&table->index_lock);
+    return id;
+}
+
+void series_id_next_set(struct series_table *table, uint64_t id) {
+    pthread_rwlock_wrlock(&table->index_lock);
+    if (id > table->id_next)
+        table->id_next = id;
+    pthread_rwlock_unlock(&table->index_lock);
+}
+
+int series_labels_order(struct series_table *table, uint32_t a, uint32_t b) {
+    const uint32_t *x = entry_at(table, a)->pairs, *y = entry_at(table, b)->pairs;
+    uint32_t i = 1, j = 1;
+    /* Shared pairs are the same number; the first that differ decide, unless one's bytes begin the other's.
+     */
+    while (i <= x[0] && j <= y[0] && x[i] == y[j])
+        i++, j++;
+    size_t x_at = 0, y_at = 0;
+    while (i <= x[0] && j <= y[0]) {
+        const struct pair *p = pair_at(table, x[i]), *q = pair_at(table, y[j]);
+        size_t len = p->len - x_at < q->len - y_at ? p->len - x_at : q->len - y_at;
+        int order = memcmp(p->bytes + x_at, q->bytes + y_at, len);
+        if (order != 0)
+            return order;
+        x_at += len;
+        y_at += len;
+        if (x_at == p->len)
+            i++, x_at = 0;
+        if (y_at == q->len)
+            j++, y_at = 0;
+    }
+    return (i <= x[0]) - (j <= y[0]);
+}
+
 void series_labels_append(struct series_table *table, uint32_t slot, struct buf *buf) {
     const uint32_t *pairs = entry_at(table, slot)->pairs;
     for (uint32_t i = 1; i <= pairs[0]; i++)

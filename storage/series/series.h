@@ -47,6 +47,13 @@ uint32_t series_count(struct series_table *table);
 
 uint64_t series_id(struct series_table *table, uint32_t slot);
 
+/* Ids from here on were never given out; and: none below `id` may be given out any more. */
+uint64_t series_id_next(struct series_table *table);
+void series_id_next_set(struct series_table *table, uint64_t id);
+
+/* <0, 0, >0: by canonical label bytes. */
+int series_labels_order(struct series_table *table, uint32_t a, uint32_t b);
+
 /* Appends the canonical label bytes of the slot. */
 void series_labels_append(struct series_table *table, uint32_t slot, struct buf *buf);
 size_t series_labels_len(struct series_table *table, uint32_t slot);

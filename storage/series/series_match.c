@@ -16,6 +16,8 @@ struct slot_list {
 };
 
 static int list_append(struct slot_list *list, const uint32_t *slots, size_t count) {
+    if (count == 0) /* of a pair whose series could not be made */
+        return STATUS_OK;
     if (count > list->capacity - list->count) {
         size_t capacity = list->capacity * 2 > list->count + count ? list->capacity * 2 : list->count + count;
         uint32_t *grown = mem_realloc(list->slots, capacity * sizeof *grown);

@@ -403,6 +403,10 @@ int wal_group_append(struct wal *wal, enum wal_record_type type, struct slice pa
     return STATUS_OK;
 }
 
+wal_position wal_group_position(const struct wal *wal) {
+    return wal__position(wal->header.number, wal->offset);
+}
+
 size_t wal_group_bytes(const struct wal *wal) {
     return wal->group_frames * WAL_FRAME_BYTES;
 }
@@ -524,6 +528,29 @@ void wal_tick(struct wal *wal, int64_t now_ms) {
         log_warn("pre-creating a log segment failed", LOG_STR("dir", wal->dir),
                  LOG_STR("error", status_message(status)));
     }
+}
+
+void wal_drop_before(struct wal *wal, wal_position position) {
+    size_t gone = 0;
+    while (gone + 1 < wal->segment_count &&
+           wal->segments[gone].header.number < wal__position_segment(position)) {
+        char *path = wal__segment_path(wal, wal->segments[gone].header.number);
+        int status = path == NULL ? STATUS_NO_MEMORY : io_remove(wal->io, path);
+        mem_free(path);
+        if (status == STATUS_OK || status == STATUS_NOT_FOUND)
+            status = io_sync_dir(wal->io, wal->dir);
+        if (status < 0)
+            break;
+        gone++;
+    }
+    wal->segment_count -= gone;
+    memmove(wal->segments, wal->segments + gone, wal->segment_count * sizeof *wal->segments);
+    metric_set(METRIC_wal_segments, wal->segment_count);
+    metric_set(METRIC_wal_disk_bytes, wal_disk_bytes(wal));
+}
+
+wal_position wal_begin(const struct wal *wal) {
+    return wal->segment_count == 0 ? 0 : wal__position(wal->segments[0].header.number, 0);
 }
 
 uint32_t wal_segment_count(const struct wal *wal) {

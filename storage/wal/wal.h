@@ -90,6 +90,9 @@ int wal_start(struct wal *wal, struct error_detail *detail);
 void wal_group_begin(struct wal *wal);
 int wal_group_append(struct wal *wal, enum wal_record_type type, struct slice payload);
 
+/* Where the group being built will begin; what a replay calls its position. */
+wal_position wal_group_position(const struct wal *wal);
+
 /* Bytes of the group's frames so far, and whether they fit behind what the segment holds already. */
 size_t wal_group_bytes(const struct wal *wal);
 bool wal_group_fits(const struct wal *wal);
@@ -122,6 +125,14 @@ wal_position wal_durable(const struct wal *wal);
  * slice at a time (only while no group is in flight it may block for a slice), and after a failure tries,
  * with doubling delays from 100 ms to 5 s, to go on in a new segment. */
 void wal_tick(struct wal *wal, int64_t now_ms);
+
+/* Removes the segments that lie wholly below `position`, oldest first, each made durable before the next, so
+ * that no crash leaves a hole; blocks. The current segment stays. What could not be removed is tried again
+ * next time. */
+void wal_drop_before(struct wal *wal, wal_position position);
+
+/* Where the log begins: positions below it are gone. */
+wal_position wal_begin(const struct wal *wal);
 
 /* Segment files on disk, and their bytes. */
 uint32_t wal_segment_count(const struct wal *wal);

@@ -69,16 +69,13 @@ static size_t sample_find(const struct model_series *series, int64_t time_ms) {
     return i;
 }
 
-/* The rule, in one place: newer than the newest is stored; equal to a stored one, bit for bit, is
- * acknowledged; all else is refused. */
+/* The rule, in one place: the first of a time is stored; equal to it, bit for bit, is acknowledged; another
+ * is refused. */
 static enum verdict judge(const struct model_series *series, const struct sample *sample) {
-    if (series->count == 0 || sample->time_ms > series->samples[series->count - 1].time_ms)
-        return STORED;
     size_t i = sample_find(series, sample->time_ms);
-    return series->samples[i].time_ms == sample->time_ms &&
-                   series->samples[i].value_bits == sample->value_bits
-               ? EQUAL
-               : REFUSED;
+    if (i == series->count || series->samples[i].time_ms != sample->time_ms)
+        return STORED;
+    return series->samples[i].value_bits == sample->value_bits ? EQUAL : REFUSED;
 }
 
 static void sample_insert(struct model_series *series, struct model_sample sample) {
@@ -188,7 +185,7 @@ static bool write_survived(const struct model *model, const struct model_write *
         bool first = true;
         for (size_t j = 0; j < i && first; j++)
             first = write->samples[j].series != sent->series ||
-                    write->samples[j].sample.time_ms < sent->sample.time_ms;
+                    write->samples[j].sample.time_ms != sent->sample.time_ms;
         if (!first)
             continue;
         new_count++;
@@ -220,7 +217,7 @@ static bool loss_explained_at(const struct model *model, const struct model_seri
 
 static bool loss_explained(const struct model *model, const struct model_series *series,
                            const struct model_sample *sample) {
-    bool explained = loss_explained_at(model, series, &sample->at);
+    bool explained = model->block_rot || loss_explained_at(model, series, &sample->at);
     for (unsigned i = 0; i < sample->also_count; i++)
         explained |= loss_explained_at(model, series, &sample->also[i]);
     return explained;
@@ -246,10 +243,15 @@ static void rot_settle(struct model *model, uint32_t number, const struct found_
         size_t at = found_find(found, sample->time_ms, sample->value_bits);
         /* What is found with another start is a repetition of a lost one; taken over below. */
         if ((at != SIZE_MAX && found_start(found, at) == sample->start_ms) ||
-            !loss_explained(model, series, sample))
+            !loss_explained(model, series, sample)) {
             series->samples[kept++] = *sample;
-        else
-            *lost_out += at == SIZE_MAX;
+        } else {
+            if (at == SIZE_MAX && ++*lost_out == 1)
+                snprintf(model->lost_text, sizeof model->lost_text,
+                         "series %u, time %lld, from segment %u, bytes %llu to %llu", number,
+                         (long long)sample->time_ms, sample->at.segment, (unsigned long long)sample->at.begin,
+                         (unsigned long long)sample->at.end);
+        }
     }
     series->count = kept;
     for (size_t i = 0; i < found->columns.count; i++) {
@@ -325,7 +327,7 @@ void model_settle(struct model *model, const struct found_series *found, bool wr
     if (writable)
         weak_end(model);
     model->unsettled = model->write_count;
-    if (model->rot_count > 0)
+    if (model->rot_count > 0 || model->block_rot)
         for (uint32_t i = 0; i < model->series_count; i++)
             rot_settle(model, i, &found[i], lost_out);
     if (carried.segment != 0)

@@ -73,6 +73,8 @@ struct model {
         uint64_t offset;
     } * rots;
     size_t rot_count;
+    char lost_text[128]; /* the first sample that the last start lost */
+    bool block_rot;      /* in a file of a block: any loss that was reported may come from it */
 };
 
 void model_init(struct model *model, size_t series_count);

@@ -42,9 +42,11 @@ struct world {
     uint32_t series_count;
     int64_t scrape_ms; /* the time stamp that the next scrape has */
     unsigned in_flight;
+    bool manifest_rot;
     bool armed;             /* a test made something fail: any operating error will do */
     struct buf labels;      /* of the request under way; with room, so that making one never allocates */
     uint64_t damage_before; /* reported, before the last start */
+    uint64_t torn_before;   /* metric wal_replay_torn when opening began */
     bool calm_open;         /* the last start met no faults */
     struct io_sim_faults disk_faults;
     struct rand rand; /* of the step under way */
@@ -58,7 +60,7 @@ struct world {
 
     /* progress, for messages and sums */
     unsigned round, step;
-    uint64_t acknowledged, failed, survived_ends, checks, lost_to_rot, opens, rots;
+    uint64_t acknowledged, failed, survived_ends, checks, lost_to_rot, opens, rots, cuts, lates;
     FILE *trace;        /* NULL: none */
     uint64_t trace_sum; /* of all lines */
 };

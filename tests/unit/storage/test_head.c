@@ -16,15 +16,16 @@
 #include "storage/head/head.h"
 #include "storage/head/slab.h"
 
-#define SLOTS   40
-#define SAMPLES 3000
+#define SLOTS     40
+#define SAMPLES   3000
+#define WINDOW_MS INT64_C(7200000)
 
 static struct sample model[SLOTS][SAMPLES];
 static size_t counts[SLOTS];
 
 static enum head_verdict apply(struct head *head, uint32_t slot, struct sample sample, uint64_t *existing) {
     enum head_verdict verdict;
-    assert_int_equal(head_apply(head, slot, sample, START_NONE, &verdict, existing), STATUS_OK);
+    assert_int_equal(head_apply(head, slot, sample, START_NONE, INT64_MIN, &verdict, existing), STATUS_OK);
     return verdict;
 }
 
@@ -34,7 +35,7 @@ static void test_model(void **state) {
     struct head *head;
     uint64_t existing;
     rand_init(&rand, 3);
-    assert_int_equal(head_new(&head), STATUS_OK);
+    assert_int_equal(head_new(WINDOW_MS, &head), STATUS_OK);
     memset(counts, 0, sizeof counts);
     for (int step = 0; step < 60000; step++) {
         uint32_t slot = (uint32_t)rand_below(&rand, SLOTS);
@@ -49,23 +50,19 @@ static void test_model(void **state) {
                 break;
             case 1:
                 again.value_bits ^= 1;
-                if (again.time_ms == samples[count - 1].time_ms) {
-                    assert_int_equal(apply(head, slot, again, &existing), HEAD_CONFLICT);
-                    assert_int_equal(existing, again.value_bits ^ 1);
-                } else {
-                    assert_int_equal(apply(head, slot, again, &existing), HEAD_OUT_OF_ORDER);
-                }
+                assert_int_equal(apply(head, slot, again, &existing), HEAD_CONFLICT);
+                assert_int_equal(existing, again.value_bits ^ 1);
                 break;
             default:
                 again.time_ms -= 1; /* times below are even */
-                assert_int_equal(apply(head, slot, again, &existing), HEAD_OUT_OF_ORDER);
+                assert_int_equal(apply(head, slot, again, &existing), HEAD_LATE);
             }
             continue;
         }
         if (count == SAMPLES)
             continue;
-        int64_t last = count == 0 ? -5 * HEAD_WINDOW_MS : samples[count - 1].time_ms;
-        int64_t gap = rand_below(&rand, 200) == 0 ? (int64_t)rand_below(&rand, 3 * HEAD_WINDOW_MS) : 15000;
+        int64_t last = count == 0 ? -5 * WINDOW_MS : samples[count - 1].time_ms;
+        int64_t gap = rand_below(&rand, 200) == 0 ? (int64_t)rand_below(&rand, 3 * WINDOW_MS) : 15000;
         struct sample next = {last + gap / 2 * 2 + 2, double_bits((double)rand_below(&rand, 1000))};
         assert_int_equal(apply(head, slot, next, &existing), HEAD_STORED);
         samples[counts[slot]++] = next;
@@ -92,11 +89,90 @@ static void test_model(void **state) {
     head_free(head);
 }
 
+/* Cutting: the chunks before the end of a window hold just the samples before it; when they are dropped the
+ * rest stays, and what is older than the cut is late from then on, whatever the series has. */
+static void test_cut(void **state) {
+    (void)state;
+    struct head *head;
+    uint64_t existing;
+    assert_int_equal(head_new(WINDOW_MS, &head), STATUS_OK);
+    struct rand rand;
+    rand_init(&rand, 5);
+    size_t total = 0;
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        counts[slot] = 0;
+        int64_t time_ms = (int64_t)rand_below(&rand, 2 * WINDOW_MS);
+        while (counts[slot] < 900 && time_ms < 4 * WINDOW_MS) {
+            struct sample sample = {time_ms, rand_u64(&rand)};
+            assert_int_equal(apply(head, slot, sample, &existing), HEAD_STORED);
+            model[slot][counts[slot]++] = sample;
+            total++;
+            time_ms += 1 + (int64_t)rand_below(&rand, slot % 4 == 0 ? 10000000 : 30000);
+        }
+    }
+    uint64_t memory = head_memory_bytes(head);
+    const int64_t end_ms = 2 * WINDOW_MS;
+    struct head_chunk *chunks = NULL;
+    size_t capacity = 0, before_total = 0;
+    struct buf open_bits;
+    buf_init(&open_bits);
+    for (uint32_t slot = 0; slot <= SLOTS; slot++) {
+        size_t count = 0, before = 0;
+        assert_int_equal(head_chunks_before(head, slot, end_ms, &chunks, &count, &capacity, &open_bits),
+                         STATUS_OK);
+        struct sample_columns columns = {0};
+        for (size_t i = 0; i < count; i++) {
+            size_t from = columns.count;
+            assert_int_equal(chunk_decode(chunks[i].bits, chunks[i].info, INT64_MIN, INT64_MAX, &columns),
+                             STATUS_OK);
+            assert_true(columns.times_ms[from] == chunks[i].time_min_ms);
+            assert_true(columns.times_ms[columns.count - 1] == chunks[i].time_max_ms);
+        }
+        while (slot < SLOTS && before < counts[slot] && model[slot][before].time_ms < end_ms)
+            before++;
+        assert_int_equal(columns.count, before);
+        for (size_t i = 0; i < before; i++) {
+            assert_true(columns.times_ms[i] == model[slot][i].time_ms);
+            assert_int_equal(double_bits(columns.values[i]), model[slot][i].value_bits);
+        }
+        before_total += before;
+        sample_columns_release(&columns);
+    }
+    assert_true(before_total > 1000 && before_total < total);
+    for (uint32_t slot = 0; slot != UINT32_MAX;)
+        slot = head_drop(head, slot, 7, end_ms);
+    int64_t oldest_ms, newest_ms, left_ms = INT64_MAX;
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        size_t before = 0;
+        while (before < counts[slot] && model[slot][before].time_ms < end_ms)
+            before++;
+        struct sample_columns columns = {0};
+        assert_int_equal(head_read(head, slot, INT64_MIN, INT64_MAX, &columns), STATUS_OK);
+        assert_int_equal(columns.count, counts[slot] - before);
+        for (size_t i = 0; i < columns.count; i++)
+            assert_true(columns.times_ms[i] == model[slot][before + i].time_ms);
+        if (columns.count > 0 && columns.times_ms[0] < left_ms)
+            left_ms = columns.times_ms[0];
+        sample_columns_release(&columns);
+        enum head_verdict verdict;
+        assert_int_equal(
+            head_apply(head, slot, (struct sample){end_ms - 1, 7}, START_NONE, end_ms, &verdict, &existing),
+            STATUS_OK);
+        assert_int_equal(verdict, HEAD_LATE);
+    }
+    head_range(head, &oldest_ms, &newest_ms);
+    assert_true(oldest_ms == left_ms);
+    assert_true(head_memory_bytes(head) <= memory);
+    mem_free(chunks);
+    buf_release(&open_bits);
+    head_free(head);
+}
+
 static void test_edges_of_time(void **state) {
     (void)state;
     struct head *head;
     uint64_t existing;
-    assert_int_equal(head_new(&head), STATUS_OK);
+    assert_int_equal(head_new(WINDOW_MS, &head), STATUS_OK);
     const int64_t times[] = {INT64_MIN, INT64_MIN + 1, -1, 0, 1, INT64_MAX - 1, INT64_MAX};
     for (size_t i = 0; i < 7; i++)
         assert_int_equal(apply(head, 0, (struct sample){times[i], i}, &existing), HEAD_STORED);
@@ -116,12 +192,12 @@ static void test_no_memory(void **state) {
         struct head *head;
         uint64_t existing;
         enum head_verdict verdict;
-        assert_int_equal(head_new(&head), STATUS_OK);
+        assert_int_equal(head_new(WINDOW_MS, &head), STATUS_OK);
         mem_fault_set(fail, 0);
         size_t stored = 0;
         for (int64_t i = 0; i < 700; i++) {
             int status = head_apply(head, 0, (struct sample){i * 15000, double_bits(0.1 * (double)i)},
-                                    START_NONE, &verdict, &existing);
+                                    START_NONE, INT64_MIN, &verdict, &existing);
             if (status == STATUS_OK)
                 stored++;
             else
@@ -193,7 +269,7 @@ static void *reader_run(void *context) {
 static void test_readers(void **state) {
     (void)state;
     static struct reading reading;
-    assert_int_equal(head_new(&reading.head), STATUS_OK);
+    assert_int_equal(head_new(WINDOW_MS, &reading.head), STATUS_OK);
     pthread_t threads[2];
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, reader_run, &reading), 0);
@@ -201,7 +277,7 @@ static void test_readers(void **state) {
     for (int64_t i = 0; i < 5000; i++) {
         enum head_verdict verdict;
         head_apply(reading.head, 5, (struct sample){i * 1000, double_bits((double)i * 0.5)}, START_NONE,
-                   &verdict, &existing);
+                   INT64_MIN, &verdict, &existing);
         atomic_store(&reading.applied, i + 1);
     }
     atomic_store(&reading.stop, true);
@@ -213,8 +289,8 @@ static void test_readers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model), cmocka_unit_test(test_edges_of_time), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_slab),  cmocka_unit_test(test_readers),
+        cmocka_unit_test(test_model),     cmocka_unit_test(test_cut),  cmocka_unit_test(test_edges_of_time),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_slab), cmocka_unit_test(test_readers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

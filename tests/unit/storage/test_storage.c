@@ -2,7 +2,6 @@
  * visible and survives, what is refused is refused with Prometheus' words, the same request changes nothing,
  * nothing is acknowledged before its sync, and a log that fails comes back by itself. */
 #include <errno.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,165 +18,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/rand.h"
-#include "storage/storage.h"
-
-struct fixture {
-    char dir[64];
-    struct io *io;
-    struct limits limits;
-    struct storage *storage;
-    int64_t now_ms;
-};
-
-static int64_t fixture_wall_ms(void *context) {
-    return ((struct fixture *)context)->now_ms;
-}
-
-static uint64_t fixture_monotonic_ns(void *context) {
-    return (uint64_t)((struct fixture *)context)->now_ms * 1000000;
-}
-
-static struct clock fixture_clock;
-
-static void fixture_open_storage(struct fixture *f) {
-    fixture_clock = (struct clock){fixture_wall_ms, fixture_monotonic_ns, f};
-    const struct storage_options options = {
-        .dir = f->dir, .io = f->io, .clock = &fixture_clock, .limits = &f->limits, .seed = 42};
-    struct error_detail detail = {0};
-    if (storage_open(&options, &detail, &f->storage) != STATUS_OK)
-        fail_msg("storage_open: %s", detail.text);
-}
-
-static void fixture_open(struct fixture *f, enum io_backend backend) {
-    log_setup(LOG_ERROR, LOG_FORMAT_LOGFMT, 2);
-    memset(f, 0, sizeof *f);
-    f->now_ms = 1700000000000;
-    limits_init(&f->limits);
-    f->limits.log_group_bytes_max = 128 << 10;
-    f->limits.log_segment_bytes = 512 << 10;
-    snprintf(f->dir, sizeof f->dir, "/tmp/tidalite-test-XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
-    struct error_detail detail = {0};
-    assert_int_equal(io_open(backend, &detail, &f->io), STATUS_OK);
-    fixture_open_storage(f);
-}
-
-static void fixture_reopen(struct fixture *f) {
-    storage_close(f->storage);
-    fixture_open_storage(f);
-}
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw) {
-    (void)st, (void)type, (void)ftw;
-    return remove(path);
-}
-
-static void fixture_close(struct fixture *f) {
-    storage_close(f->storage);
-    io_close(f->io);
-    nftw(f->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
-}
-
-/* A batch of one sample a series m{i="<n>"}. */
-struct batch {
-    struct write_batch batch;
-    struct buf labels;
-    size_t offsets[4001];
-};
-
-static struct batch *batch_new(void) {
-    struct batch *b = mem_zalloc(sizeof *b);
-    b->batch.series = mem_alloc(4000 * sizeof *b->batch.series);
-    b->batch.samples = mem_alloc(4000 * sizeof *b->batch.samples);
-    return b;
-}
-
-static void batch_add(struct batch *b, int series, int64_t time_ms, uint64_t value_bits) {
-    char value[16];
-    snprintf(value, sizeof value, "%d", series);
-    size_t at = b->batch.series_count++;
-    b->offsets[at] = b->labels.len;
-    label_bytes_append(&b->labels, slice_str("__name__"), slice_str("m"));
-    label_bytes_append(&b->labels, slice_str("i"), slice_str(value));
-    b->offsets[at + 1] = b->labels.len;
-    b->batch.samples[b->batch.sample_count] = (struct sample){time_ms, value_bits};
-    b->batch.series[at] =
-        (struct batch_series){.sample_first = (uint32_t)b->batch.sample_count++, .sample_count = 1};
-    for (size_t i = 0; i <= at; i++) /* the labels may have moved */
-        b->batch.series[i].labels =
-            slice_of(b->labels.data + b->offsets[i], b->offsets[i + 1] - b->offsets[i]);
-}
-
-static void batch_free(struct batch *b) {
-    mem_free(b->batch.series);
-    mem_free(b->batch.samples);
-    buf_release(&b->labels);
-    mem_free(b);
-}
-
-struct outcome {
-    bool done;
-    struct storage_write_result result;
-};
-
-static void outcome_set(void *context, struct storage_write *write) {
-    struct outcome *outcome = context;
-    assert_false(outcome->done);
-    outcome->done = true;
-    outcome->result = *storage_write_result(write);
-    storage_write_free(write);
-}
-
-static void batch_submit(struct fixture *f, struct batch *b, struct outcome *outcome) {
-    struct storage_write *write;
-    struct error_detail detail = {0};
-    outcome->done = false;
-    assert_int_equal(storage_write_prepare(f->storage, &b->batch, &detail, &write), STATUS_OK);
-    storage_write_submit(f->storage, write, outcome_set, outcome);
-}
-
-static struct storage_write_result batch_write(struct fixture *f, struct batch *b) {
-    struct outcome outcome;
-    batch_submit(f, b, &outcome);
-    while (!outcome.done) {
-        if (!storage_step(f->storage, f->now_ms))
-            storage_wait(f->storage, 10);
-    }
-    batch_free(b);
-    return outcome.result;
-}
-
-static struct storage_write_result write_one(struct fixture *f, int series, int64_t time_ms, uint64_t bits) {
-    struct batch *b = batch_new();
-    batch_add(b, series, time_ms, bits);
-    return batch_write(f, b);
-}
-
-/* All samples of one series into columns; the caller releases them. */
-static void series_read(struct fixture *f, int series, struct sample_columns *columns) {
-    char value[16];
-    snprintf(value, sizeof value, "%d", series);
-    const struct matcher matcher = {.kind = MATCHER_EQUAL, .name = slice_str("i"), .value = slice_str(value)};
-    struct storage_selection *selection;
-    memset(columns, 0, sizeof *columns);
-    assert_int_equal(storage_select(f->storage, &matcher, 1, INT64_MIN, INT64_MAX, 0, &selection), STATUS_OK);
-    if (selection_series_count(selection) == 1)
-        assert_int_equal(selection_read(selection, 0, INT64_MIN, INT64_MAX, columns), STATUS_OK);
-    else
-        assert_int_equal(selection_series_count(selection), 0);
-    selection_close(selection);
-}
-
-static void series_expect(struct fixture *f, int series, const struct sample *samples, size_t count) {
-    struct sample_columns columns;
-    series_read(f, series, &columns);
-    assert_int_equal(columns.count, count);
-    for (size_t i = 0; i < count; i++) {
-        assert_int_equal(columns.times_ms[i], samples[i].time_ms);
-        assert_int_equal(double_bits(columns.values[i]), samples[i].value_bits);
-    }
-    sample_columns_release(&columns);
-}
+#include "tests/unit/storage/storage_fixture.h"
 
 static void verdicts(enum io_backend backend) {
     struct fixture f;
@@ -191,9 +32,10 @@ static void verdicts(enum io_backend backend) {
     assert_string_equal(result.reasons,
                         "duplicate sample for timestamp 1700000000000; overrides not allowed: "
                         "existing 1, new value 2 for series m{i=\"1\"}");
-    result = write_one(&f, 1, t - 1, one);
+    assert_int_equal(write_one(&f, 1, t - 1, one).samples_stored, 1); /* late */
+    result = write_one(&f, 1, t - (int64_t)f.limits.retention_ms - 1, one);
     assert_int_equal(result.samples_refused, 1);
-    assert_string_equal(result.reasons, "out of order sample for series m{i=\"1\"}");
+    assert_string_equal(result.reasons, "out of bounds for series m{i=\"1\"}");
     result = write_one(&f, 1, t + 600001, one);
     assert_int_equal(result.samples_refused, 1);
     assert_string_equal(result.reasons,
@@ -201,13 +43,15 @@ static void verdicts(enum io_backend backend) {
     assert_int_equal(write_one(&f, 1, t + 600000, STALE_NAN_BITS).samples_stored, 1);
     /* An older sample that is stored, bit for bit, is acknowledged; across sealed chunks too. */
     assert_int_equal(write_one(&f, 1, t, one).samples_equal, 1);
-    const struct sample expected[] = {{t, one}, {t + 600000, STALE_NAN_BITS}};
-    series_expect(&f, 1, expected, 2);
+    const struct sample expected[] = {{t - 1, one}, {t, one}, {t + 600000, STALE_NAN_BITS}};
+    series_expect(&f, 1, expected, 3);
     fixture_reopen(&f);
-    series_expect(&f, 1, expected, 2);
+    series_expect(&f, 1, expected, 3);
     assert_int_equal(write_one(&f, 1, t, one).samples_equal, 1);
-    assert_int_equal(write_one(&f, 1, t + 1, two).samples_refused, 1);
-    series_expect(&f, 1, expected, 2);
+    assert_int_equal(write_one(&f, 1, t - 1, one).samples_equal, 1);
+    assert_int_equal(write_one(&f, 1, t - 1, two).samples_refused, 1);
+    assert_int_equal(write_one(&f, 1, t, two).samples_refused, 1);
+    series_expect(&f, 1, expected, 3);
     fixture_close(&f);
 }
 
@@ -413,7 +257,7 @@ static void test_starts_on_failing_disk(void **state) {
     assert_int_equal(write_one(&f, 1, first.time_ms, first.value_bits).status, STATUS_OK);
     storage_close(f.storage);
     unsigned without_room = 0;
-    for (uint64_t n = 1; n < 60; n++) {
+    for (uint64_t n = 1; n < 120; n++) {
         const struct storage_options options = {
             .dir = f.dir, .io = f.io, .clock = &fixture_clock, .limits = &f.limits, .seed = n};
         struct error_detail detail = {0};
@@ -442,6 +286,7 @@ static void test_starts_on_failing_disk(void **state) {
         storage_close(f.storage);
     }
     assert_true(without_room > 3);
+    io_fault_set(f.io, (struct io_fault){0});
     fixture_open_storage(&f);
     series_expect(&f, 1, &first, 1);
     fixture_close(&f);

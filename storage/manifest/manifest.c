@@ -1,0 +1,267 @@
+/* manifest.c: see manifest.h and docs/format/manifest.md. */
+#include "storage/manifest/manifest.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "base/bytes.h"
+#include "base/crc32c.h"
+
+#define MANIFEST_VERSION   1
+#define COPY_ALIGN         4096u
+#define HEAD_BYTES         32u
+#define FIXED_BYTES        40u
+#define BLOCK_BYTES        60u
+#define COVERED_BYTES      24u
+#define MANIFEST_BYTES_MAX ((uint64_t)64 << 20)
+
+static const uint8_t magic[8] = {'T', 'D', 'L', 'T', 'M', 'A', 'N', '\n'};
+
+void manifest_init(struct manifest *manifest) {
+    *manifest = (struct manifest){.id_next = 1, .block_next = 1, .cut_ms = INT64_MIN};
+}
+
+void manifest_release(struct manifest *manifest) {
+    mem_free(manifest->blocks);
+    mem_free(manifest->covered);
+    *manifest = (struct manifest){0};
+}
+
+int manifest_copy(const struct manifest *from, struct manifest *out) {
+    struct manifest copy = *from;
+    copy.blocks = mem_alloc((from->block_count + 1) * sizeof *copy.blocks);
+    copy.covered = mem_alloc((from->covered_count + 1) * sizeof *copy.covered);
+    if (copy.blocks == NULL || copy.covered == NULL) {
+        manifest_release(&copy);
+        return STATUS_NO_MEMORY;
+    }
+    if (from->block_count > 0)
+        memcpy(copy.blocks, from->blocks, from->block_count * sizeof *copy.blocks);
+    if (from->covered_count > 0)
+        memcpy(copy.covered, from->covered, from->covered_count * sizeof *copy.covered);
+    *out = copy;
+    return STATUS_OK;
+}
+
+int manifest_block_add(struct manifest *manifest, const struct manifest_block *block) {
+    struct manifest_block *blocks =
+        mem_realloc(manifest->blocks, (manifest->block_count + 1) * sizeof *manifest->blocks);
+    if (blocks == NULL)
+        return STATUS_NO_MEMORY;
+    manifest->blocks = blocks;
+    manifest->blocks[manifest->block_count++] = *block;
+    return STATUS_OK;
+}
+
+int manifest_covered_add(struct manifest *manifest, const struct manifest_covered *covered) {
+    struct manifest_covered *grown =
+        mem_realloc(manifest->covered, (manifest->covered_count + 1) * sizeof *manifest->covered);
+    if (grown == NULL)
+        return STATUS_NO_MEMORY;
+    manifest->covered = grown;
+    manifest->covered[manifest->covered_count++] = *covered;
+    return STATUS_OK;
+}
+
+void manifest_block_remove(struct manifest *manifest, uint64_t id) {
+    size_t kept = 0;
+    for (size_t i = 0; i < manifest->block_count; i++)
+        if (manifest->blocks[i].id != id)
+            manifest->blocks[kept++] = manifest->blocks[i];
+    manifest->block_count = kept;
+}
+
+void manifest_covered_prune(struct manifest *manifest, uint64_t position) {
+    size_t kept = 0;
+    for (size_t i = 0; i < manifest->covered_count; i++)
+        if (manifest->covered[i].position > position)
+            manifest->covered[kept++] = manifest->covered[i];
+    manifest->covered_count = kept;
+}
+
+bool manifest_covers(const struct manifest *manifest, int64_t time_ms, uint64_t position) {
+    for (size_t i = 0; i < manifest->covered_count; i++) {
+        const struct manifest_covered *covered = &manifest->covered[i];
+        if (time_ms >= covered->begin_ms && time_ms < covered->end_ms && position < covered->position)
+            return true;
+    }
+    return false;
+}
+
+/* ---- bytes ---- */
+
+static void put_u32(struct buf *buf, uint32_t v) {
+    uint8_t bytes[4];
+    store_u32(bytes, v);
+    buf_append(buf, bytes, sizeof bytes);
+}
+
+static void put_u64(struct buf *buf, uint64_t v) {
+    uint8_t bytes[8];
+    store_u64(bytes, v);
+    buf_append(buf, bytes, sizeof bytes);
+}
+
+static void encode(const struct manifest *manifest, struct buf *body) {
+    put_u64(body, manifest->id_next);
+    put_u64(body, manifest->block_next);
+    put_u64(body, (uint64_t)manifest->cut_ms);
+    put_u64(body, manifest->block_count);
+    put_u64(body, manifest->covered_count);
+    for (size_t i = 0; i < manifest->block_count; i++) {
+        const struct manifest_block *block = &manifest->blocks[i];
+        put_u64(body, block->id);
+        put_u32(body, block->level);
+        put_u64(body, (uint64_t)block->time_min_ms);
+        put_u64(body, (uint64_t)block->time_max_ms);
+        put_u64(body, block->position);
+        put_u64(body, block->series_count);
+        put_u64(body, block->sample_count);
+        put_u64(body, block->bytes);
+    }
+    for (size_t i = 0; i < manifest->covered_count; i++) {
+        put_u64(body, (uint64_t)manifest->covered[i].begin_ms);
+        put_u64(body, (uint64_t)manifest->covered[i].end_ms);
+        put_u64(body, manifest->covered[i].position);
+    }
+}
+
+/* The checksum was right, so a body that does not fit is a mistake of whoever wrote it: not believed either.
+ */
+static int decode(const uint8_t *p, size_t len, uint64_t generation, struct manifest *out) {
+    if (len < FIXED_BYTES)
+        return STATUS_CORRUPT;
+    uint64_t blocks = load_u64(p + 24), covered = load_u64(p + 32);
+    size_t left = len - FIXED_BYTES;
+    if (blocks > left / BLOCK_BYTES || covered > left / COVERED_BYTES ||
+        blocks * BLOCK_BYTES + covered * COVERED_BYTES != left)
+        return STATUS_CORRUPT;
+    struct manifest manifest = {.generation = generation,
+                                .id_next = load_u64(p),
+                                .block_next = load_u64(p + 8),
+                                .cut_ms = (int64_t)load_u64(p + 16),
+                                .block_count = (size_t)blocks,
+                                .covered_count = (size_t)covered};
+    manifest.blocks = mem_alloc((size_t)(blocks + 1) * sizeof *manifest.blocks);
+    manifest.covered = mem_alloc((size_t)(covered + 1) * sizeof *manifest.covered);
+    if (manifest.blocks == NULL || manifest.covered == NULL) {
+        manifest_release(&manifest);
+        return STATUS_NO_MEMORY;
+    }
+    p += FIXED_BYTES;
+    for (size_t i = 0; i < blocks; i++, p += BLOCK_BYTES)
+        manifest.blocks[i] = (struct manifest_block){
+            .id = load_u64(p),
+            .level = load_u32(p + 8),
+            .time_min_ms = (int64_t)load_u64(p + 12),
+            .time_max_ms = (int64_t)load_u64(p + 20),
+            .position = load_u64(p + 28),
+            .series_count = load_u64(p + 36),
+            .sample_count = load_u64(p + 44),
+            .bytes = load_u64(p + 52),
+        };
+    for (size_t i = 0; i < covered; i++, p += COVERED_BYTES)
+        manifest.covered[i] =
+            (struct manifest_covered){(int64_t)load_u64(p), (int64_t)load_u64(p + 8), load_u64(p + 16)};
+    *out = manifest;
+    return STATUS_OK;
+}
+
+static int copy_read(const uint8_t *bytes, size_t len, struct manifest *out) {
+    if (len < HEAD_BYTES || memcmp(bytes, magic, sizeof magic) != 0)
+        return STATUS_CORRUPT;
+    uint64_t body_len = load_u64(bytes + 16);
+    if (body_len > len - HEAD_BYTES)
+        return STATUS_CORRUPT;
+    uint32_t crc = crc32c(crc32c(0, bytes, 12), bytes + 16, (size_t)(HEAD_BYTES - 16 + body_len));
+    if (crc != load_u32(bytes + 12))
+        return STATUS_CORRUPT;
+    if (load_u32(bytes + 8) != MANIFEST_VERSION)
+        return STATUS_NEWER_FORMAT;
+    return decode(bytes + HEAD_BYTES, (size_t)body_len, load_u64(bytes + 24), out);
+}
+
+/* ---- the file ---- */
+
+static int path_make(const char *dir, const char *name, char *out, size_t bytes) {
+    return (size_t)snprintf(out, bytes, "%s/%s", dir, name) < bytes ? STATUS_OK : STATUS_TOO_LARGE;
+}
+
+int manifest_load(struct io *io, const char *dir, struct error_detail *detail, struct manifest *out) {
+    int status = STATUS_OK;
+    char path[4096];
+    struct io_file *file = NULL;
+    uint8_t *bytes = NULL;
+    uint64_t size;
+    size_t got;
+    TRY(path_make(dir, "manifest", path, sizeof path));
+    status = io_file_open(io, path, IO_OPEN_READ, NULL, &file);
+    if (status == STATUS_NOT_FOUND)
+        return status;
+    TRY(status);
+    TRY(io_file_size(io, file, &size));
+    if (size > MANIFEST_BYTES_MAX) {
+        status = STATUS_CORRUPT;
+        goto out;
+    }
+    bytes = mem_alloc((size_t)size);
+    if (bytes == NULL) {
+        status = STATUS_NO_MEMORY;
+        goto out;
+    }
+    TRY(io_read(io, file, 0, bytes, (size_t)size, &got));
+    /* Two copies of equal length stand one behind the other. */
+    size_t half = got / 2;
+    status = copy_read(bytes, half, out);
+    if (status == STATUS_CORRUPT)
+        status = copy_read(bytes + half, got - half, out);
+out:
+    if (status < 0)
+        error_set(detail, status, "%s/manifest: %s", dir, status_message(status));
+    mem_free(bytes);
+    io_file_close(io, file);
+    return status;
+}
+
+int manifest_store(struct io *io, const char *dir, const struct manifest *manifest,
+                   struct error_detail *detail) {
+    int status = STATUS_OK;
+    char path[4096], temporary[4096];
+    struct io_file *file = NULL;
+    struct buf bytes;
+    buf_init(&bytes);
+    uint8_t head[HEAD_BYTES] = {0};
+    buf_append(&bytes, head, sizeof head);
+    encode(manifest, &bytes);
+    while (!bytes.failed && bytes.len % COPY_ALIGN != 0)
+        buf_append_byte(&bytes, 0);
+    if (bytes.failed) {
+        status = STATUS_NO_MEMORY;
+        goto out;
+    }
+    uint64_t body_len =
+        FIXED_BYTES + manifest->block_count * BLOCK_BYTES + manifest->covered_count * COVERED_BYTES;
+    memcpy(bytes.data, magic, sizeof magic);
+    store_u32(bytes.data + 8, MANIFEST_VERSION);
+    store_u64(bytes.data + 16, body_len);
+    store_u64(bytes.data + 24, manifest->generation);
+    store_u32(bytes.data + 12,
+              crc32c(crc32c(0, bytes.data, 12), bytes.data + 16, (size_t)(HEAD_BYTES - 16 + body_len)));
+
+    TRY(path_make(dir, "manifest", path, sizeof path));
+    TRY(path_make(dir, "manifest.tmp", temporary, sizeof temporary));
+    TRY(io_file_open(io, temporary, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_TRUNCATE, detail, &file));
+    TRY(io_write(io, file, 0, bytes.data, bytes.len));
+    TRY(io_write(io, file, bytes.len, bytes.data, bytes.len));
+    TRY(io_sync(io, file));
+    TRY(io_rename(io, temporary, path));
+    TRY(io_sync_dir(io, dir));
+out:
+    if (status < 0)
+        error_set(detail, status, "writing %s/manifest: %s", dir, status_message(status));
+    io_file_close(io, file);
+    buf_release(&bytes);
+    return status;
+}

@@ -1,0 +1,71 @@
+/* manifest.h: the root of a data directory: one small file that names everything that counts besides the log.
+ * What it does not name is garbage, and swept at start. Replaced as a whole: temporary file, sync, rename,
+ * sync of the directory; so a change of it is one step, whatever happens. Byte table:
+ * docs/format/manifest.md. */
+#ifndef TIDALITE_STORAGE_MANIFEST_H
+#define TIDALITE_STORAGE_MANIFEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "storage/io/io.h"
+
+struct manifest_block {
+    uint64_t id; /* its directory is blocks/<id, 16 hexadecimal digits> */
+    uint32_t level;
+    int64_t time_min_ms; /* of its samples, both included */
+    int64_t time_max_ms;
+    uint64_t position; /* everything in it was logged below it */
+    uint64_t series_count;
+    uint64_t sample_count;
+    uint64_t bytes; /* of its files */
+};
+
+/* Samples with begin <= time < end that were logged below `position` are in blocks: a replay passes over
+ * them. */
+struct manifest_covered {
+    int64_t begin_ms;
+    int64_t end_ms;
+    uint64_t position;
+};
+
+struct manifest {
+    uint64_t generation; /* one more each time */
+    uint64_t id_next;    /* series ids below may have been used */
+    uint64_t block_next; /* the id of the next block; ids below were used */
+    int64_t cut_ms;      /* windows that end here or before have been cut into blocks; INT64_MIN: none */
+    struct manifest_block *blocks;
+    size_t block_count;
+    struct manifest_covered *covered;
+    size_t covered_count;
+};
+
+/* As of an empty directory. */
+void manifest_init(struct manifest *manifest);
+void manifest_release(struct manifest *manifest);
+int manifest_copy(const struct manifest *from, struct manifest *out);
+
+/* Appends; STATUS_NO_MEMORY. */
+int manifest_block_add(struct manifest *manifest, const struct manifest_block *block);
+int manifest_covered_add(struct manifest *manifest, const struct manifest_covered *covered);
+
+/* Takes out the block with that id, if it is there. */
+void manifest_block_remove(struct manifest *manifest, uint64_t id);
+
+/* Forgets what is covered below a position that the log does not reach back to any more. */
+void manifest_covered_prune(struct manifest *manifest, uint64_t position);
+
+/* Is a sample of that time, logged in the group at `position`, in a block? */
+bool manifest_covers(const struct manifest *manifest, int64_t time_ms, uint64_t position);
+
+/* Reads `dir`/manifest; blocks. STATUS_NOT_FOUND: there is none; STATUS_CORRUPT: both copies in it are
+ * damaged; STATUS_NEWER_FORMAT, STATUS_IO, STATUS_NO_MEMORY. */
+int manifest_load(struct io *io, const char *dir, struct error_detail *detail, struct manifest *out);
+
+/* Makes it the one that counts; blocks. After an error either the old or the new one counts. */
+int manifest_store(struct io *io, const char *dir, const struct manifest *manifest,
+                   struct error_detail *detail);
+
+#endif

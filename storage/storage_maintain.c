@@ -1,0 +1,744 @@
+/* storage_maintain.c: what goes on behind the log: windows of the head and late windows become blocks, the
+ * log is cut behind them, blocks that are too old are dropped.
+ *
+ * One job at a time, as a state machine that storage_maintain advances by a slice a call:
+ *
+ *     IDLE → BEGIN → GATHER → WRITE → FINISH → OPEN → PUBLISH → READERS → DROP → IDLE
+ *
+ * BEGIN and DROP touch what the storage thread owns, so it does them, between two groups
+ * (storage__maintain_serve). BEGIN fixes what the block will hold: from then on samples of that time are late
+ * and go to new windows, and all that are in the head or in the sealed windows were logged below `position`.
+ * PUBLISH is the one step by which the block counts: the manifest names it and says what it covers, so that a
+ * replay passes over it. Until READERS is over, selections that began before look at the head; those that
+ * begin afterwards at the block.
+ *
+ * A failure anywhere before PUBLISH leaves everything as it was, and the job is tried again later. PUBLISH
+ * itself is repeated until it succeeds: a manifest that could not be synced may count or not. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/rand.h"
+#include "storage/storage_private.h"
+
+#define RETRY_MS_MIN 1000
+#define RETRY_MS_MAX 60000
+#define GATHER_SLOTS 16384u
+#define WRITE_SERIES 64u
+#define DROP_SLOTS   16384u
+#define SHARD_NONE   255
+#define CHUNK_BYTES  2048 /* a chunk made here ends when it grows past this */
+
+enum phase {
+    PHASE_IDLE,
+    PHASE_BEGIN,
+    PHASE_GATHER,
+    PHASE_WRITE,
+    PHASE_FINISH,
+    PHASE_OPEN,
+    PHASE_PUBLISH,
+    PHASE_READERS,
+    PHASE_DROP
+};
+
+struct maintain {
+    enum phase phase;
+    atomic_bool asked; /* the storage thread has something to do for us: phase BEGIN or DROP */
+    int64_t retry_at_ms;
+    int64_t retry_delay_ms;
+    struct rand rand;
+    uint64_t started_ns;
+
+    /* the job: [begin, end) of time */
+    bool cuts; /* the head's windows too; else late windows only */
+    int64_t begin_ms;
+    int64_t end_ms;
+    wal_position position;
+    wal_position log_begin;
+    struct late_window **lates; /* sealed, by time */
+    size_t late_count;
+
+    struct storage_block *block;
+    char *dir;
+    struct block_writer *writer;
+    uint8_t *shards; /* by slot */
+    uint32_t slot_end;
+    uint32_t slot;
+    unsigned shard;
+    uint32_t *slots; /* of the shard, in the order of a block */
+    size_t slot_count, slot_capacity, slot_at;
+    uint32_t drop_slot;
+
+    /* of the series being written */
+    struct buf labels, open_bits, bits;
+    struct head_chunk *head_chunks;
+    size_t head_chunk_capacity;
+    struct block_chunk *chunks;
+    size_t chunk_capacity;
+    struct sample_columns columns, late_columns;
+};
+
+int storage__maintain_new(struct storage *storage) {
+    struct maintain *m = mem_zalloc(sizeof *m);
+    if (m == NULL)
+        return STATUS_NO_MEMORY;
+    rand_init(&m->rand, storage->options.seed ^ UINT64_C(0x9e3779b97f4a7c15));
+    buf_init(&m->labels);
+    buf_init(&m->open_bits);
+    buf_init(&m->bits);
+    storage->maintain = m;
+    return STATUS_OK;
+}
+
+static void job_release(struct storage *storage) {
+    struct maintain *m = storage->maintain;
+    block_writer_close(m->writer);
+    m->writer = NULL;
+    if (m->block != NULL) {
+        block_close(m->block->block);
+        mem_free(m->block);
+        m->block = NULL;
+    }
+    mem_free(m->dir);
+    mem_free(m->shards);
+    mem_free(m->slots);
+    mem_free(m->lates);
+    m->dir = NULL;
+    m->shards = NULL;
+    m->slots = NULL;
+    m->slot_count = m->slot_capacity = 0;
+    m->lates = NULL;
+    m->late_count = 0;
+    m->phase = PHASE_IDLE;
+}
+
+void storage__maintain_free(struct storage *storage) {
+    struct maintain *m = storage->maintain;
+    if (m == NULL)
+        return;
+    job_release(storage);
+    buf_release(&m->labels);
+    buf_release(&m->open_bits);
+    buf_release(&m->bits);
+    mem_free(m->head_chunks);
+    mem_free(m->chunks);
+    sample_columns_release(&m->columns);
+    sample_columns_release(&m->late_columns);
+    mem_free(m);
+    storage->maintain = NULL;
+}
+
+/* Everything as before the job; it comes again later. */
+static void job_fail(struct storage *storage, int64_t now_ms, const char *what,
+                     const struct error_detail *detail) {
+    struct maintain *m = storage->maintain;
+    for (size_t i = 0; i < m->late_count; i++)
+        late_unseal(m->lates[i]);
+    m->retry_delay_ms = m->retry_delay_ms == 0 ? RETRY_MS_MIN : m->retry_delay_ms * 2;
+    if (m->retry_delay_ms > RETRY_MS_MAX)
+        m->retry_delay_ms = RETRY_MS_MAX;
+    m->retry_at_ms = now_ms + m->retry_delay_ms;
+    metric_add(METRIC_maintain_errors, 1);
+    log_warn("a block could not be written; trying again", LOG_STR("step", what),
+             LOG_STR("error", detail->text), LOG_I64("retry_ms", m->retry_delay_ms));
+    job_release(storage);
+}
+
+/* ---- windows of time ---- */
+
+struct late_range storage__window_of(int64_t time_ms, int64_t window_ms) {
+    int64_t number = time_ms / window_ms - (time_ms % window_ms < 0);
+    struct late_range range = {INT64_MIN, INT64_MAX};
+    int64_t begin_ms, end_ms;
+    if (!__builtin_mul_overflow(number, window_ms, &begin_ms))
+        range.begin_ms = begin_ms;
+    if (!__builtin_mul_overflow(number + 1, window_ms, &end_ms))
+        range.end_ms = end_ms;
+    return range;
+}
+
+struct late_range storage__range_for(const struct storage *storage, int64_t time_ms, int64_t now_ms) {
+    int64_t window_ms = (int64_t)storage->options.limits->window_ms;
+    int64_t max_ms = INT64_C(31) * 24 * 3600 * 1000;
+    if (storage->options.limits->retention_ms / 10 != 0 &&
+        (int64_t)(storage->options.limits->retention_ms / 10) < max_ms)
+        max_ms = (int64_t)(storage->options.limits->retention_ms / 10);
+    uint64_t age_ms = now_ms > time_ms ? (uint64_t)now_ms - (uint64_t)time_ms : 0;
+    int64_t range_ms = window_ms;
+    while (range_ms <= max_ms / 3 && age_ms / 12 > (uint64_t)range_ms * 3)
+        range_ms *= 3;
+    return storage__window_of(time_ms, range_ms);
+}
+
+/* ---- BEGIN and DROP: the storage thread ---- */
+
+static void begin(struct storage *storage) {
+    struct maintain *m = storage->maintain;
+    m->position = wal_durable(storage->wal);
+    m->log_begin = wal_begin(storage->wal);
+    m->slot_end = series_count(storage->series);
+    if (m->cuts && m->end_ms > storage->apply_cut_ms)
+        storage->apply_cut_ms = m->end_ms;
+    size_t count = late_count(storage->late);
+    m->lates = mem_alloc((count + 1) * sizeof *m->lates);
+    m->late_count = 0;
+    if (m->lates == NULL)
+        return; /* seen by whoever asked */
+    for (size_t i = 0; i < count; i++) {
+        struct late_window *window = late_at(storage->late, i);
+        struct late_info info;
+        late_info(window, &info);
+        if (info.range.begin_ms < m->begin_ms || info.range.end_ms > m->end_ms)
+            continue;
+        late_seal(window);
+        size_t at = m->late_count++;
+        for (; at > 0; at--) {
+            struct late_info before;
+            late_info(m->lates[at - 1], &before);
+            if (before.range.begin_ms <= info.range.begin_ms)
+                break;
+            m->lates[at] = m->lates[at - 1];
+        }
+        m->lates[at] = window;
+    }
+}
+
+static void windows_forget(struct storage *storage, int64_t end_ms) {
+    size_t kept = 0;
+    for (size_t i = 0; i < storage->window_count; i++)
+        if (storage->windows[i].begin_ms >= end_ms)
+            storage->windows[kept++] = storage->windows[i];
+    storage->window_count = kept;
+    storage->window_noted = (struct late_range){0, 0};
+}
+
+/* True when all is done. */
+static bool drop(struct storage *storage) {
+    struct maintain *m = storage->maintain;
+    if (m->cuts && m->drop_slot != UINT32_MAX) {
+        m->drop_slot = head_drop(storage->head, m->drop_slot, DROP_SLOTS, m->end_ms);
+        return false;
+    }
+    if (m->late_count > 0) {
+        late_drop(storage->late, m->lates[--m->late_count]);
+        return false;
+    }
+    if (m->cuts)
+        windows_forget(storage, m->end_ms);
+    wal_drop_before(storage->wal, storage__log_needed(storage));
+    return true;
+}
+
+bool storage__maintain_serve(struct storage *storage) {
+    struct maintain *m = storage->maintain;
+    if (!atomic_load_explicit(&m->asked, memory_order_acquire))
+        return false;
+    if (m->phase == PHASE_BEGIN)
+        begin(storage);
+    else if (!drop(storage))
+        return true;
+    atomic_store_explicit(&m->asked, false, memory_order_release);
+    return true;
+}
+
+wal_position storage__log_needed(const struct storage *storage) {
+    wal_position needed = wal_durable(storage->wal);
+    uint64_t late = late_position_first(storage->late);
+    if (late < needed)
+        needed = late;
+    for (size_t i = 0; i < storage->window_count; i++)
+        if (storage->windows[i].position < needed)
+            needed = storage->windows[i].position;
+    return needed;
+}
+
+static void ask(struct maintain *m, enum phase phase) {
+    m->phase = phase;
+    atomic_store_explicit(&m->asked, true, memory_order_release);
+}
+
+/* ---- IDLE: what is to be done? ---- */
+
+/* The oldest window of the head that is over, with time for latecomers. */
+static bool cut_due(struct storage *storage, int64_t now_ms) {
+    struct maintain *m = storage->maintain;
+    const struct limits *limits = storage->options.limits;
+    int64_t oldest_ms, newest_ms;
+    head_range(storage->head, &oldest_ms, &newest_ms);
+    if (oldest_ms > newest_ms)
+        return false;
+    int64_t cut_ms = storage->manifest.cut_ms;
+    if (oldest_ms < cut_ms)
+        oldest_ms = cut_ms;
+    if (oldest_ms > newest_ms)
+        return false;
+    struct late_range range = storage__range_for(storage, oldest_ms, now_ms);
+    struct late_range newest = storage__window_of(newest_ms, (int64_t)limits->window_ms);
+    int64_t over_ms = now_ms - (int64_t)limits->window_grace_ms;
+    /* A long range must not reach behind what there is, nor into what is not over. */
+    if (range.end_ms > newest.end_ms)
+        range.end_ms = newest.end_ms;
+    if (range.end_ms > over_ms)
+        range = storage__window_of(oldest_ms, (int64_t)limits->window_ms);
+    if (range.end_ms > over_ms)
+        return false;
+    m->cuts = true;
+    m->begin_ms = cut_ms;
+    m->end_ms = range.end_ms;
+    return true;
+}
+
+/* A late window of a time that is cut already, if it is old, or the largest if there are too many. */
+static bool late_due(struct storage *storage, int64_t now_ms) {
+    struct maintain *m = storage->maintain;
+    const struct limits *limits = storage->options.limits;
+    struct late_info best = {0};
+    if (!late_pick(storage->late, storage->manifest.cut_ms, now_ms - (int64_t)limits->late_ms_max,
+                   limits->late_bytes_max, &best))
+        return false;
+    m->cuts = false;
+    m->begin_ms = best.range.begin_ms;
+    m->end_ms = best.range.end_ms;
+    return true;
+}
+
+/* Blocks that are over: older than retention, or the oldest while all are larger than retention_bytes. */
+static bool retention_run(struct storage *storage, int64_t now_ms) {
+    const struct limits *limits = storage->options.limits;
+    struct manifest *manifest = &storage->manifest;
+    int64_t oldest_ms, newest_ms;
+    head_range(storage->head, &oldest_ms, &newest_ms);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < manifest->block_count; i++) {
+        bytes += manifest->blocks[i].bytes;
+        if (manifest->blocks[i].time_max_ms > newest_ms)
+            newest_ms = manifest->blocks[i].time_max_ms;
+    }
+    /* A clock that jumps ahead drops nothing: what counts is the newest sample, if that is older. */
+    int64_t from_ms = newest_ms < now_ms ? newest_ms : now_ms;
+    const struct manifest_block *victim = NULL;
+    for (size_t i = 0; i < manifest->block_count; i++) {
+        const struct manifest_block *block = &manifest->blocks[i];
+        bool old = limits->retention_ms != 0 && from_ms > INT64_MIN + (int64_t)limits->retention_ms &&
+                   block->time_max_ms < from_ms - (int64_t)limits->retention_ms;
+        bool much = limits->retention_bytes != 0 && bytes > limits->retention_bytes;
+        if ((old || much) && (victim == NULL || block->time_max_ms < victim->time_max_ms))
+            victim = block;
+    }
+    if (victim == NULL)
+        return false;
+    uint64_t id = victim->id;
+    struct manifest next;
+    if (manifest_copy(manifest, &next) < 0)
+        return false;
+    next.generation++;
+    manifest_block_remove(&next, id);
+    struct error_detail detail = {0};
+    /* Whether a failed store counts or not: the block is only named once more, or looked for in vain at the
+     * next start. */
+    int status = manifest_store(storage->options.io_maintain, storage->dir, &next, &detail);
+    if (status == STATUS_OK)
+        status = storage__version_change(storage, &id, 1, NULL, storage->version->cut_ms);
+    if (status < 0) {
+        manifest_release(&next);
+        storage->maintain->retry_at_ms = now_ms + RETRY_MS_MIN;
+        return false;
+    }
+    manifest_release(manifest);
+    *manifest = next;
+    metric_add(METRIC_blocks_dropped, 1);
+    log_info("block dropped: out of retention", LOG_U64("id", id));
+    return true;
+}
+
+static bool job_choose(struct storage *storage, int64_t now_ms) {
+    struct maintain *m = storage->maintain;
+    int64_t waits_ms = m->retry_at_ms - now_ms;
+    if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX) /* a clock that went back delays no more than that */
+        return false;
+    if (retention_run(storage, now_ms))
+        return true;
+    if (!cut_due(storage, now_ms) && !late_due(storage, now_ms))
+        return false;
+    m->started_ns = clock_monotonic_ns(storage->options.clock);
+    ask(m, PHASE_BEGIN);
+    return true;
+}
+
+/* ---- GATHER: which series ---- */
+
+static int gather_start(struct storage *storage, struct error_detail *detail) {
+    struct maintain *m = storage->maintain;
+    int status = STATUS_OK;
+    uint64_t id = storage->manifest.block_next++; /* never twice, whatever becomes of this attempt */
+    m->slot = 0;
+    m->shard = 0;
+    m->slot_at = m->slot_count = 0;
+    m->drop_slot = 0;
+    m->shards = mem_alloc(m->slot_end);
+    m->block = mem_zalloc(sizeof *m->block);
+    m->dir = storage__block_dir(storage, id);
+    if (m->lates == NULL || m->shards == NULL || m->block == NULL || m->dir == NULL)
+        return error_set(detail, STATUS_NO_MEMORY, "out of memory");
+    m->block->info.id = id;
+    memset(m->shards, SHARD_NONE, m->slot_end);
+    struct block_writer_options options = {
+        .io = storage->options.io_maintain,
+        .dir = m->dir,
+        .id = id,
+        .level = 1,
+        .salt = rand_u64(&m->rand),
+        .time_base_ms = m->begin_ms == INT64_MIN ? m->end_ms : m->begin_ms,
+        .position_base = m->position,
+    };
+    TRY(block_writer_open(&options, detail, &m->writer));
+    m->phase = PHASE_GATHER;
+out:
+    return status;
+}
+
+static bool slot_has(struct storage *storage, uint32_t slot) {
+    struct maintain *m = storage->maintain;
+    if (m->cuts && head_overlaps(storage->head, slot, INT64_MIN, m->end_ms - 1))
+        return true;
+    return m->late_count > 0 && late_overlaps(storage->late, slot, m->begin_ms, m->end_ms - 1);
+}
+
+static int gather(struct storage *storage) {
+    struct maintain *m = storage->maintain;
+    for (uint32_t i = 0; i < GATHER_SLOTS && m->slot < m->slot_end; i++, m->slot++) {
+        if (!slot_has(storage, m->slot))
+            continue;
+        buf_clear(&m->labels);
+        series_labels_append(storage->series, m->slot, &m->labels);
+        if (m->labels.failed)
+            return STATUS_NO_MEMORY;
+        m->shards[m->slot] = (uint8_t)block_shard_of_labels(buf_slice(&m->labels));
+    }
+    if (m->slot == m->slot_end)
+        m->phase = PHASE_WRITE;
+    return STATUS_OK;
+}
+
+/* ---- WRITE: shard by shard, series by series ---- */
+
+static int slot_order(const void *a, const void *b, void *context) {
+    return series_labels_order(context, *(const uint32_t *)a, *(const uint32_t *)b);
+}
+
+static int shard_list(struct storage *storage) {
+    struct maintain *m = storage->maintain;
+    m->slot_count = m->slot_at = 0;
+    for (uint32_t slot = 0; slot < m->slot_end; slot++) {
+        if (m->shards[slot] != m->shard)
+            continue;
+        if (m->slot_count == m->slot_capacity) {
+            size_t capacity = m->slot_capacity == 0 ? 1024 : m->slot_capacity * 2;
+            uint32_t *slots = mem_realloc(m->slots, capacity * sizeof *slots);
+            if (slots == NULL)
+                return STATUS_NO_MEMORY;
+            m->slots = slots;
+            m->slot_capacity = capacity;
+        }
+        m->slots[m->slot_count++] = slot;
+    }
+    if (m->slot_count > 0)
+        qsort_r(m->slots, m->slot_count, sizeof *m->slots, slot_order, storage->series);
+    return STATUS_OK;
+}
+
+static int chunks_reserve(struct maintain *m, size_t count) {
+    if (count <= m->chunk_capacity)
+        return STATUS_OK;
+    struct block_chunk *chunks = mem_realloc(m->chunks, (count + 16) * sizeof *chunks);
+    if (chunks == NULL)
+        return STATUS_NO_MEMORY;
+    m->chunks = chunks;
+    m->chunk_capacity = count + 16;
+    return STATUS_OK;
+}
+
+static uint8_t *chunk_grow(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
+                           size_t *capacity) {
+    (void)context;
+    (void)used;
+    size_t want = old_capacity * 2 > bytes ? old_capacity * 2 : bytes + 64;
+    if (want > UINT16_MAX)
+        want = UINT16_MAX;
+    uint8_t *grown = mem_realloc(old, want);
+    if (grown != NULL)
+        *capacity = want;
+    return grown;
+}
+
+/* Makes chunks of the columns. */
+static int columns_encode(struct maintain *m, const struct sample_columns *columns, size_t *count_out) {
+    int status = STATUS_OK;
+    size_t count = 0;
+    struct chunk_open open = {0};
+    int64_t first_ms = 0;
+    buf_clear(&m->bits);
+    for (size_t i = 0; i <= columns->count; i++) {
+        bool ends = i == columns->count || chunk_is_full(&open) || open.bit_count / 8 >= CHUNK_BYTES;
+        if (ends && !chunk_is_empty(&open)) {
+            TRY(chunks_reserve(m, count + 1));
+            struct slice bits = chunk_bytes(&open);
+            m->chunks[count++] = (struct block_chunk){.time_min_ms = first_ms,
+                                                      .time_max_ms = open.time_ms,
+                                                      .info = open.info,
+                                                      .log_position = m->position,
+                                                      .bits = slice_of((void *)m->bits.len, bits.len)};
+            buf_append(&m->bits, bits.data, bits.len);
+            uint8_t *bytes = open.bytes;
+            uint16_t capacity = open.capacity;
+            memset(bytes, 0, capacity);
+            open = (struct chunk_open){.bytes = bytes, .capacity = capacity};
+        }
+        if (i == columns->count)
+            break;
+        struct sample sample = {.time_ms = columns->times_ms[i]};
+        memcpy(&sample.value_bits, &columns->values[i], sizeof sample.value_bits);
+        if (chunk_is_empty(&open))
+            first_ms = sample.time_ms;
+        TRY(chunk_append(&open, sample, columns->has_starts ? columns->starts_ms[i] : START_NONE, chunk_grow,
+                         NULL));
+    }
+    if (m->bits.failed) {
+        status = STATUS_NO_MEMORY;
+        goto out;
+    }
+    for (size_t i = 0; i < count; i++) /* the bits may have moved until now */
+        m->chunks[i].bits.data = m->bits.data + (uintptr_t)m->chunks[i].bits.data;
+    *count_out = count;
+out:
+    mem_free(open.bytes);
+    return status;
+}
+
+/* Late samples between those of the head; the head's were logged first. */
+static int columns_merge(const struct sample_columns *head, const struct sample_columns *late,
+                         struct sample_columns *out) {
+    int status = sample_columns_reserve(out, head->count + late->count);
+    if (status < 0)
+        return status;
+    out->has_starts = head->has_starts || late->has_starts;
+    size_t i = 0, j = 0;
+    while (i < head->count || j < late->count) {
+        bool from_head = j == late->count || (i < head->count && head->times_ms[i] <= late->times_ms[j]);
+        const struct sample_columns *from = from_head ? head : late;
+        size_t at = from_head ? i++ : j++;
+        if (out->count > 0 && out->times_ms[out->count - 1] == from->times_ms[at])
+            continue;
+        out->times_ms[out->count] = from->times_ms[at];
+        out->values[out->count] = from->values[at];
+        out->starts_ms[out->count++] = from->has_starts ? from->starts_ms[at] : START_NONE;
+    }
+    return STATUS_OK;
+}
+
+static int series_write(struct storage *storage, uint32_t slot, struct error_detail *detail) {
+    struct maintain *m = storage->maintain;
+    int status = STATUS_OK;
+    size_t head_count = 0, count = 0;
+    struct sample_columns merged = {0};
+    if (m->cuts)
+        TRY(head_chunks_before(storage->head, slot, m->end_ms, &m->head_chunks, &head_count,
+                               &m->head_chunk_capacity, &m->open_bits));
+    m->late_columns.count = 0;
+    m->late_columns.has_starts = 0;
+    for (size_t i = 0; i < m->late_count; i++)
+        TRY(late_window_read(m->lates[i], slot, m->begin_ms, m->end_ms - 1, &m->late_columns));
+    if (m->late_columns.count == 0) {
+        TRY(chunks_reserve(m, head_count));
+        for (; count < head_count; count++)
+            m->chunks[count] = (struct block_chunk){.time_min_ms = m->head_chunks[count].time_min_ms,
+                                                    .time_max_ms = m->head_chunks[count].time_max_ms,
+                                                    .info = m->head_chunks[count].info,
+                                                    .log_position = m->position,
+                                                    .bits = m->head_chunks[count].bits};
+    } else {
+        m->columns.count = 0;
+        m->columns.has_starts = 0;
+        for (size_t i = 0; i < head_count; i++)
+            TRY(chunk_decode(m->head_chunks[i].bits, m->head_chunks[i].info, INT64_MIN, INT64_MAX,
+                             &m->columns));
+        TRY(columns_merge(&m->columns, &m->late_columns, &merged));
+        TRY(columns_encode(m, &merged, &count));
+    }
+    if (count > 0) {
+        buf_clear(&m->labels);
+        series_labels_append(storage->series, slot, &m->labels);
+        if (m->labels.failed) {
+            status = STATUS_NO_MEMORY;
+            goto out;
+        }
+        TRY(block_writer_add(m->writer, buf_slice(&m->labels), series_id(storage->series, slot), m->chunks,
+                             count, detail));
+    }
+out:
+    sample_columns_release(&merged);
+    return status;
+}
+
+static int write_slice(struct storage *storage, struct error_detail *detail) {
+    struct maintain *m = storage->maintain;
+    int status = STATUS_OK;
+    for (uint32_t i = 0; i < WRITE_SERIES; i++) {
+        if (m->slot_at < m->slot_count) {
+            TRY(series_write(storage, m->slots[m->slot_at++], detail));
+            continue;
+        }
+        if (m->shard == BLOCK_SHARDS) {
+            m->phase = PHASE_FINISH;
+            break;
+        }
+        TRY(shard_list(storage));
+        m->shard++;
+    }
+out:
+    return status;
+}
+
+/* ---- FINISH, OPEN, PUBLISH ---- */
+
+static int finish(struct storage *storage, struct error_detail *detail) {
+    struct maintain *m = storage->maintain;
+    if (block_writer_meta(m->writer)->series_count == 0) {
+        /* nothing in it after all: the window is only closed */
+        block_writer_close(m->writer);
+        m->writer = NULL;
+        mem_free(m->block);
+        m->block = NULL;
+        m->phase = PHASE_PUBLISH;
+        return STATUS_OK;
+    }
+    int status = block_writer_step(m->writer, detail);
+    if (status == STATUS_END)
+        m->phase = PHASE_OPEN;
+    return status < 0 ? status : STATUS_OK;
+}
+
+static int open_written(struct storage *storage, struct error_detail *detail) {
+    struct maintain *m = storage->maintain;
+    const struct block_meta *meta = block_writer_meta(m->writer);
+    m->block->info = (struct manifest_block){
+        .id = meta->id,
+        .level = meta->level,
+        .time_min_ms = meta->time_min_ms,
+        .time_max_ms = meta->time_max_ms,
+        .position = m->position,
+        .series_count = meta->series_count,
+        .sample_count = meta->sample_count,
+        .bytes = meta->chunks.bytes + meta->index.bytes + meta->index_sum.bytes,
+    };
+    /* From here on the writer has nothing to remove any more: what fails now is removed below. */
+    int status = block_open(storage->options.io_maintain, m->dir, detail, &m->block->block);
+    if (status < 0) {
+        block_writer_close(m->writer);
+        m->writer = NULL;
+        storage__block_remove(storage->options.io_maintain, m->dir);
+        return status;
+    }
+    block_writer_close(m->writer);
+    m->writer = NULL;
+    m->phase = PHASE_PUBLISH;
+    return STATUS_OK;
+}
+
+static int publish(struct storage *storage, struct error_detail *detail) {
+    struct maintain *m = storage->maintain;
+    struct manifest next;
+    int status = manifest_copy(&storage->manifest, &next);
+    if (status < 0)
+        return status;
+    next.generation++;
+    next.id_next = series_id_next(storage->series);
+    if (m->cuts)
+        next.cut_ms = m->end_ms;
+    manifest_covered_prune(&next, m->log_begin);
+    const struct manifest_covered covered = {m->begin_ms, m->end_ms, m->position};
+    TRY(manifest_covered_add(&next, &covered));
+    if (m->block != NULL)
+        TRY(manifest_block_add(&next, &m->block->info));
+    TRY(manifest_store(storage->options.io_maintain, storage->dir, &next, detail));
+    TRY(storage__version_change(storage, NULL, 0, m->block, next.cut_ms));
+    manifest_release(&storage->manifest);
+    storage->manifest = next;
+    metric_add(m->cuts ? METRIC_blocks_cut : METRIC_blocks_late, m->block != NULL);
+    metric_observe_ns(METRIC_cut_seconds, clock_monotonic_ns(storage->options.clock) - m->started_ns);
+    if (m->block != NULL)
+        log_info("block written", LOG_U64("id", m->block->info.id),
+                 LOG_U64("series", m->block->info.series_count),
+                 LOG_U64("samples", m->block->info.sample_count), LOG_U64("bytes", m->block->info.bytes),
+                 LOG_STR("of", m->cuts ? "head" : "late samples"));
+    m->block = NULL; /* the version's */
+    m->phase = PHASE_READERS;
+    return STATUS_OK;
+out:
+    manifest_release(&next);
+    return status;
+}
+
+/* ---- one step ---- */
+
+bool storage_maintain(struct storage *storage, int64_t now_ms) {
+    struct maintain *m = storage->maintain;
+    int status = STATUS_OK;
+    struct error_detail detail = {0};
+    const char *what = "";
+    storage__version_sweep(storage);
+    if (atomic_load_explicit(&m->asked, memory_order_acquire))
+        return false; /* the storage thread is at it */
+    switch (m->phase) {
+    case PHASE_IDLE:
+        return job_choose(storage, now_ms);
+    case PHASE_BEGIN:
+        what = "begin";
+        status = gather_start(storage, &detail);
+        break;
+    case PHASE_GATHER:
+        what = "gather";
+        status = gather(storage);
+        break;
+    case PHASE_WRITE:
+        what = "write";
+        status = write_slice(storage, &detail);
+        break;
+    case PHASE_FINISH:
+        what = "finish";
+        status = finish(storage, &detail);
+        break;
+    case PHASE_OPEN:
+        what = "open";
+        status = open_written(storage, &detail);
+        break;
+    case PHASE_PUBLISH:
+        if (now_ms < m->retry_at_ms && m->retry_at_ms - now_ms <= RETRY_MS_MAX)
+            return false;
+        if (publish(storage, &detail) < 0) {
+            m->retry_at_ms = now_ms + RETRY_MS_MIN;
+            metric_add(METRIC_maintain_errors, 1);
+            log_warn("the manifest could not be written; trying again", LOG_STR("error", detail.text));
+            return false;
+        }
+        return true;
+    case PHASE_READERS:
+        if (storage__version_old_in_use(storage))
+            return false;
+        ask(m, PHASE_DROP);
+        return true;
+    case PHASE_DROP:
+        m->retry_delay_ms = 0;
+        job_release(storage);
+        return true;
+    }
+    if (status < 0) {
+        error_set(&detail, status, "%s", status_message(status));
+        job_fail(storage, now_ms, what, &detail);
+    }
+    return true;
+}
