@@ -114,7 +114,8 @@ int64_t compact_range_max(int64_t window_ms, int64_t retention_ms);
  *
  * 1. Blocks that overlap are read together by every query of their time: as soon as the later ones weigh a
  *    quarter of the one below, they are merged. So each byte is rewritten a few times, not once for each late
- *    sample, and a time is covered by few blocks.
+ *    sample, and a time is covered by few blocks. Many light ones over a heavy one are merged with each
+ * other.
  * 2. Levels: windows of 3, 9, 27 … times the head's, aligned, up to range_ms_max. Blocks side by side in such
  *    a window are merged once the window lies a while behind cut_ms; a while longer if late data for it is
  *    still coming.

@@ -1,5 +1,6 @@
 /* compact_plan.c: which blocks to merge next. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/assert.h"
@@ -8,7 +9,7 @@
 #define RANGE_MS_MAX  (INT64_C(31) * 24 * 3600 * 1000)
 #define LEVEL_FACTOR  3
 #define WEIGHT_FACTOR 4 /* later blocks are merged into what is at most so many times as heavy */
-#define DEPTH_MAX     8 /* a stack of more overlapping blocks is merged from the top whatever they weigh */
+#define DEPTH_MAX     8 /* more light blocks than this over one are merged with each other */
 #define PATIENCE      3 /* so many ranges late, a window is merged though data for it is still coming */
 
 int64_t compact_range_max(int64_t window_ms, int64_t retention_ms) {
@@ -80,28 +81,59 @@ static size_t pile(struct plan *plan, size_t from, size_t count, size_t *chosen)
     return chosen_count > 1 ? chosen_count : 0;
 }
 
-/* What lies on stack[from] directly; or, in a deep stack, all that was logged later. */
+/* What lies on stack[from] directly. */
 static uint64_t weight_above(const struct plan *plan, size_t from, size_t count) {
     uint64_t bytes = 0;
     const struct compact_block *bottom = &plan->blocks[plan->stack[from]];
-    for (size_t i = from + 1; i < count; i++) {
-        const struct compact_block *block = &plan->blocks[plan->stack[i]];
-        if (count > DEPTH_MAX || overlap(block, bottom))
-            bytes += block->bytes;
-    }
+    for (size_t i = from + 1; i < count; i++)
+        if (overlap(&plan->blocks[plan->stack[i]], bottom))
+            bytes += plan->blocks[plan->stack[i]].bytes;
     return bytes;
 }
 
-static size_t stack_plan(struct plan *plan, size_t count, size_t *chosen) {
-    qsort_r(plan->stack, count, sizeof *plan->stack, position_order, (void *)(uintptr_t)plan->blocks);
-    for (size_t from = 0; from + 1 < count; from++) {
-        if (plan->blocks[plan->stack[from]].bytes / WEIGHT_FACTOR > weight_above(plan, from, count))
+/* Many light blocks inside the time of stack[from]: the last of them, as many as are not much lighter than
+ * those behind them together, so that their sizes stay a geometric series. All that lie over it and were
+ * logged later are among them, or they begin behind the last one that is not. */
+static size_t litter_plan(const struct plan *plan, size_t from, size_t count, size_t *chosen) {
+    const struct compact_block *bottom = &plan->blocks[plan->stack[from]];
+    size_t found = 0;
+    for (size_t i = from + 1; i < count; i++) {
+        const struct compact_block *block = &plan->blocks[plan->stack[i]];
+        if (!overlap(block, bottom))
             continue;
-        size_t found = pile(plan, from, count, chosen);
-        if (found > 0)
-            return found;
+        if (block->is_held || block->time_min_ms < bottom->time_min_ms ||
+            block->time_max_ms > bottom->time_max_ms) {
+            found = 0;
+            continue;
+        }
+        if (found == COMPACT_INPUTS_MAX) {
+            memmove(chosen, chosen + 1, (found - 1) * sizeof *chosen);
+            found--;
+        }
+        chosen[found++] = plan->stack[i];
     }
-    return 0;
+    if (found <= DEPTH_MAX)
+        return 0;
+    uint64_t behind = 0;
+    size_t first = found - 1;
+    for (; first > 0; first--) {
+        behind += plan->blocks[chosen[first]].bytes;
+        if (found - first > 1 && plan->blocks[chosen[first - 1]].bytes > behind)
+            break;
+    }
+    memmove(chosen, chosen + first, (found - first) * sizeof *chosen);
+    return found - first;
+}
+
+static size_t stack_plan(struct plan *plan, size_t count, size_t *chosen) {
+    size_t found = 0;
+    qsort_r(plan->stack, count, sizeof *plan->stack, position_order, (void *)(uintptr_t)plan->blocks);
+    for (size_t from = 0; from + 1 < count && found == 0; from++)
+        if (plan->blocks[plan->stack[from]].bytes / WEIGHT_FACTOR <= weight_above(plan, from, count))
+            found = pile(plan, from, count, chosen);
+    for (size_t from = 0; from + 1 < count && found == 0; from++)
+        found = litter_plan(plan, from, count, chosen);
+    return found;
 }
 
 /* The blocks from by_time[from] on that hang together; returns how many, and puts them on the stack. */
