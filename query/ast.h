@@ -46,6 +46,7 @@ struct ast_matching {
     size_t include_count;
     bool has_fill_left, has_fill_right;
     double fill_left, fill_right;
+    bool fill_both; /* written as fill(v) */
 };
 
 struct function;
@@ -55,12 +56,17 @@ struct ast {
     enum value_type type;
     size_t start; /* byte positions in the text */
     size_t end;
-    unsigned depth; /* of the tree below, itself included */
+    unsigned depth;      /* of the tree below, itself included */
+    bool step_invariant; /* set before evaluation: the same value at every step */
+    bool is_duration;    /* a number written as a duration: 5m */
+    size_t print_len;    /* print.c's own: bytes of the node in one line */
     union {
         double number;
         struct slice string;
         struct {
             struct slice name; /* before the braces, or quoted inside; empty if there was none */
+            bool name_quoted;  /* inside, before matcher number name_at */
+            size_t name_at;
             struct matcher *matchers;
             size_t matcher_count;
             struct ast_shift shift;

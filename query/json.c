@@ -1,58 +1,19 @@
 /* json.c: results as Prometheus prints them, in slices. */
 #include "base/float_text.h"
-#include "base/utf8.h"
+#include "base/json_text.h"
 #include "query/eval.h"
 #include "query/result.h"
 
 enum { STAGE_START, STAGE_SERIES, STAGE_POINTS, STAGE_END, STAGE_DONE };
-
-/* `html`: as Go's encoder, which also escapes < > &. Label sets are printed without. */
-static void json_string(struct buf *out, struct slice s, bool html) {
-    buf_append_byte(out, '"');
-    size_t plain = 0;
-    for (size_t i = 0; i < s.len;) {
-        uint8_t c = s.data[i];
-        uint32_t code = c;
-        size_t len = 1;
-        if (c >= 0x80) {
-            len = utf8_decode(s.data + i, s.data + s.len, &code);
-            if (len > 0 && !(html && (code == 0x2028 || code == 0x2029))) {
-                i += len;
-                continue;
-            }
-        } else if (c >= 0x20 && c != '"' && c != '\\' && !(html && (c == '<' || c == '>' || c == '&'))) {
-            i++;
-            continue;
-        }
-        buf_append(out, s.data + plain, i - plain);
-        if (len == 0)
-            buf_append_str(out, "\\ufffd");
-        else if (c == '"' || c == '\\') {
-            buf_append_byte(out, '\\');
-            buf_append_byte(out, c);
-        } else if (c == '\n')
-            buf_append_str(out, "\\n");
-        else if (c == '\r')
-            buf_append_str(out, "\\r");
-        else if (c == '\t')
-            buf_append_str(out, "\\t");
-        else
-            buf_printf(out, "\\u%04x", code);
-        i += len > 0 ? len : 1;
-        plain = i;
-    }
-    buf_append(out, s.data + plain, s.len - plain);
-    buf_append_byte(out, '"');
-}
 
 static void json_labels(struct buf *out, const struct result_series *series) {
     buf_append_str(out, "{\"metric\":{");
     for (size_t i = 0; i < series->label_count; i++) {
         if (i > 0)
             buf_append_byte(out, ',');
-        json_string(out, series->labels[i].name, false);
+        json_string_append(out, series->labels[i].name, JSON_PLAIN);
         buf_append_byte(out, ':');
-        json_string(out, series->labels[i].value, false);
+        json_string_append(out, series->labels[i].value, JSON_PLAIN);
     }
     buf_append_str(out, "},");
 }
@@ -99,7 +60,7 @@ static void json_start(const struct query_result *result, struct buf *out) {
         buf_append(out, text, float_text_fixed(result->scalar, text));
         buf_append_byte(out, '"');
     } else if (result->type == QUERY_VALUE_STRING) {
-        json_string(out, result->string, true);
+        json_string_append(out, result->string, JSON_HTML);
     }
 }
 

@@ -84,14 +84,18 @@ static void rune_quote(const struct lexer *lexer, size_t at, char out[24]) {
         snprintf(out, 24, "'%.*s'", (int)len, (const char *)lexer->input.data + at);
 }
 
-static struct token unexpected_rune(struct lexer *lexer, size_t at, const char *before) {
+static struct token unexpected_rune_at(struct lexer *lexer, size_t at, size_t position, const char *before) {
     char quoted[24];
     if (at >= lexer->input.len) {
         snprintf(quoted, sizeof quoted, "'\xef\xbf\xbd'");
     } else {
         rune_quote(lexer, at, quoted);
     }
-    return error_at(lexer, at, "%s%s", before, quoted);
+    return error_at(lexer, position, "%s%s", before, quoted);
+}
+
+static struct token unexpected_rune(struct lexer *lexer, size_t at, const char *before) {
+    return unexpected_rune_at(lexer, at, at, before);
 }
 
 /* A string from its opening quote on. Escapes are checked here and read by the parser. */
@@ -254,7 +258,7 @@ static struct token braces_lex(struct lexer *lexer, size_t start) {
             return token_make(lexer, TOKEN_NOT_REGEX, start, start + 2);
         if (d == '=')
             return token_make(lexer, TOKEN_NE, start, start + 2);
-        return unexpected_rune(lexer, start + 1, "unexpected character after '!' inside braces: ");
+        return unexpected_rune_at(lexer, start + 1, start, "unexpected character after '!' inside braces: ");
     case '{':
         return unexpected_rune(lexer, start, "unexpected left brace ");
     case '}':
@@ -299,7 +303,7 @@ static struct token brackets_lex(struct lexer *lexer, size_t start) {
         return token_make(lexer, TOKEN_LEFT_PAREN, start, start + 1);
     case ')':
         if (lexer->paren_depth == 0)
-            return unexpected_rune(lexer, start, "unexpected right parenthesis ");
+            return unexpected_rune_at(lexer, start, start + 1, "unexpected right parenthesis ");
         lexer->paren_depth--;
         return token_make(lexer, TOKEN_RIGHT_PAREN, start, start + 1);
     case '+':
@@ -342,7 +346,7 @@ static struct token statement_lex(struct lexer *lexer, size_t start) {
         return token_make(lexer, TOKEN_LEFT_PAREN, start, start + 1);
     case ')':
         if (lexer->paren_depth == 0)
-            return unexpected_rune(lexer, start, "unexpected right parenthesis ");
+            return unexpected_rune_at(lexer, start, start + 1, "unexpected right parenthesis ");
         lexer->paren_depth--;
         return token_make(lexer, TOKEN_RIGHT_PAREN, start, start + 1);
     case '{':
@@ -374,12 +378,12 @@ static struct token statement_lex(struct lexer *lexer, size_t start) {
         if (d == '=')
             return token_make(lexer, TOKEN_EQ, start, start + 2);
         if (d == '~')
-            return unexpected_rune(lexer, start + 1, "unexpected character after '=': ");
+            return unexpected_rune_at(lexer, start + 1, start, "unexpected character after '=': ");
         return token_make(lexer, TOKEN_EQUAL, start, start + 1);
     case '!':
         if (d == '=')
             return token_make(lexer, TOKEN_NE, start, start + 2);
-        return unexpected_rune(lexer, start + 1, "unexpected character after '!': ");
+        return unexpected_rune_at(lexer, start + 1, start, "unexpected character after '!': ");
     case '<':
         if (d == '/')
             return token_make(lexer, TOKEN_TRIM_UPPER, start, start + 2);

@@ -356,8 +356,10 @@ static struct ast *duration_number(struct parser *parser) {
         return NULL;
     advance(parser);
     struct ast *ast = node(parser, AST_NUMBER, VALUE_SCALAR, token.start, 0);
-    if (ast != NULL)
+    if (ast != NULL) {
         ast->number = seconds;
+        ast->is_duration = token.kind == TOKEN_DURATION;
+    }
     return ast;
 }
 
@@ -566,11 +568,15 @@ static bool duration_to_ms(double seconds, bool literal, int64_t *ms_out) {
     return true;
 }
 
-static const struct ast *literal_of(const struct ast *ast, double *sign) {
+const struct ast *duration_literal(const struct ast *ast, double *sign) {
     *sign = 1;
-    if (ast->kind == AST_UNARY && ast->unary.expr->kind == AST_NUMBER) {
-        *sign = ast->unary.op == TOKEN_SUB ? -1 : 1;
-        return ast->unary.expr;
+    while (ast->kind == AST_PAREN || ast->kind == AST_UNARY) {
+        if (ast->kind == AST_PAREN) {
+            ast = ast->paren;
+        } else {
+            *sign = ast->unary.op == TOKEN_SUB ? -*sign : *sign;
+            ast = ast->unary.expr;
+        }
     }
     return ast->kind == AST_NUMBER ? ast : NULL;
 }
@@ -579,7 +585,7 @@ static const struct ast *literal_of(const struct ast *ast, double *sign) {
 static bool duration_settle(struct parser *parser, struct ast *expr, bool positive, int64_t *ms_out,
                             struct ast **expr_out) {
     double sign;
-    const struct ast *literal = literal_of(expr, &sign);
+    const struct ast *literal = duration_literal(expr, &sign);
     *expr_out = NULL;
     if (literal == NULL) {
         *expr_out = expr;
@@ -788,6 +794,8 @@ static bool matchers_parse(struct parser *parser, struct ast *selector) {
                 return false;
             }
             selector->selector.name = name;
+            selector->selector.name_quoted = true;
+            selector->selector.name_at = selector->selector.matcher_count;
         } else {
             unexpected(parser, "label matching", "label matching operator");
             return false;
@@ -1379,7 +1387,7 @@ static bool modifiers_parse(struct parser *parser, struct ast *binary) {
         if (!fill_value(parser, &matching->fill_left))
             return false;
         matching->fill_right = matching->fill_left;
-        matching->has_fill_left = matching->has_fill_right = true;
+        matching->has_fill_left = matching->has_fill_right = matching->fill_both = true;
         return true;
     }
     for (;;) {

@@ -49,6 +49,10 @@ void query_error_clean(struct query_error *error);
 /* A duration as Prometheus writes it (1h30m); false if it is none or too large. */
 bool duration_text_parse(struct slice text, int64_t *ms_out);
 
+/* The number that a duration is, with signs and parentheses around it (*sign is -1 or 1); NULL: it is an
+ * expression. */
+const struct ast *duration_literal(const struct ast *ast, double *sign);
+
 /* A number as Go's ParseInt(base 0) or else ParseFloat reads it. */
 bool number_text_parse(struct slice text, double *out);
 

@@ -49,6 +49,9 @@ struct query_request {
     uint64_t timeout_ms;         /* from the call on */
     size_t series_limit;         /* 0 = none; cutting adds the warning "results truncated due to limit" */
     const atomic_bool *canceled; /* looked at now and then; NULL = never */
+    /* Names are taken out of series at the end of the query, not where an operation drops them: Prometheus'
+     * feature flag promql-delayed-name-removal. */
+    bool delayed_name_removal;
 };
 
 struct query_result;
@@ -86,6 +89,13 @@ struct query_stats {
     uint64_t duration_ns;
 };
 void query_result_stats(const struct query_result *result, struct query_stats *out);
+
+/* Appends the query as Prometheus' /api/v1/format_query writes it, in lines where it is long; or its tree as
+ * JSON, as /api/v1/parse_query shows it. Nothing is read. BAD_QUERY (the text does not parse), BUDGET (the
+ * text with its indentation is larger than limits->query_bytes_max), NO_MEMORY, with *error. */
+int query_format(struct slice text, const struct limits *limits, struct query_error *error, struct buf *out);
+int query_tree_json(struct slice text, const struct limits *limits, struct query_error *error,
+                    struct buf *out);
 
 /* Parses a series selector (as in match[]): matchers into `arena`, patterns compiled. The matchers stay valid
  * until selector_release (patterns hold memory outside the arena). BAD_QUERY with *error, also when every

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json_text.h"
 #include "base/metrics.h"
-#include "server/json_text.h"
 
 static int error_code(const char *type) {
     static const struct {

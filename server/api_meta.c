@@ -6,10 +6,10 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/json_text.h"
 #include "base/metrics.h"
 #include "base/utf8.h"
 #include "server/api.h"
-#include "server/json_text.h"
 
 #define TEXT_TRUNCATED "results truncated due to limit"
 

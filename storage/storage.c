@@ -251,9 +251,17 @@ static char *path_join(const char *dir, const char *name) {
     return path;
 }
 
+/* Series of one shard of a block stand together in the chunk log, so that cutting reads each part of it once.
+ */
+static unsigned partition(void *context, uint32_t slot) {
+    struct storage *storage = context;
+    struct slice name = series_label(storage->series, slot, slice_str("__name__"));
+    return block_shard(name) * CHUNKLOG_PARTITIONS / BLOCK_SHARDS;
+}
+
 int storage_open(const struct storage_options *options, struct error_detail *detail, struct storage **out) {
     int status = STATUS_OK;
-    char *lock_path = NULL, *wal_path = NULL;
+    char *lock_path = NULL, *wal_path = NULL, *head_path = NULL;
     struct storage *storage = mem_zalloc(sizeof *storage);
     if (storage == NULL)
         return error_set(detail, STATUS_NO_MEMORY, "out of memory");
@@ -288,7 +296,8 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     storage->dir = mem_strndup(options->dir, strlen(options->dir));
     lock_path = path_join(options->dir, "lock");
     wal_path = path_join(options->dir, "wal");
-    if (storage->dir == NULL || lock_path == NULL || wal_path == NULL) {
+    head_path = path_join(options->dir, "head");
+    if (storage->dir == NULL || lock_path == NULL || wal_path == NULL || head_path == NULL) {
         status = error_set(detail, STATUS_NO_MEMORY, "out of memory");
         goto out;
     }
@@ -297,7 +306,11 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(io_make_dir(options->io, wal_path, detail));
     TRY(io_sync_dir(options->io, storage->dir));
     TRY(series_table_new(options->seed, &label_limits, limits->series_max, &storage->series));
-    TRY(head_new((int64_t)limits->window_ms, &storage->head));
+    TRY(io_make_dir(options->io, head_path, detail));
+    TRY(chunklog_new(storage->options.io_maintain, head_path, options->seed, &storage->chunklog));
+    const struct head_options head_options = {(int64_t)limits->window_ms, storage->chunklog, partition,
+                                              storage};
+    TRY(head_new(&head_options, &storage->head));
     TRY(late_new(&storage->late));
     TRY(hidden_new(&storage->hidden));
     TRY(storage__version_open(storage, detail));
@@ -311,6 +324,8 @@ int storage_open(const struct storage_options *options, struct error_detail *det
                                             .segment_bytes = limits->log_segment_bytes,
                                             .seed = options->seed};
     TRY(wal_open(&wal_options, detail, &storage->wal));
+    TRY(chunklog_sweep(storage->chunklog));
+    head_over(storage->head, storage__over_ms(storage, clock_wall_ms(options->clock)));
     TRY(replay_log(storage, detail));
     TRY(start_log(storage));
     *out = storage;
@@ -318,6 +333,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
 out:
     mem_free(lock_path);
     mem_free(wal_path);
+    mem_free(head_path);
     if (storage != NULL)
         storage_close(storage);
     if (status < 0)
@@ -341,6 +357,7 @@ void storage_close(struct storage *storage) {
     hidden_free(storage->hidden);
     late_free(storage->late);
     head_free(storage->head);
+    chunklog_free(storage->chunklog);
     mem_free(storage->windows);
     series_table_free(storage->series);
     if (storage->lock != NULL)
@@ -355,6 +372,8 @@ void storage_close(struct storage *storage) {
 }
 
 void storage_status(struct storage *storage, struct storage_status *out) {
+    struct series_memory series;
+    series_memory(storage->series, &series);
     *out = (struct storage_status){
         .io_name = io_name(storage->options.io),
         .writable = metric_get(METRIC_wal_writable) != 0,
@@ -363,11 +382,13 @@ void storage_status(struct storage *storage, struct storage_status *out) {
         .log_segments = metric_get(METRIC_wal_segments),
         .log_bytes = metric_get(METRIC_wal_disk_bytes),
         .replay_ms = storage->replay_ms,
-        .memory_series_bytes = series_memory_bytes(storage->series),
+        .memory_series_bytes = series.total,
         .memory_chunk_bytes = head_memory_bytes(storage->head),
         .memory_late_bytes = late_memory_bytes(storage->late),
     };
     metric_set(METRIC_late_bytes, out->memory_late_bytes);
+    metric_set(METRIC_chunklog_memory_bytes, chunklog_memory_bytes(storage->chunklog));
+    metric_set(METRIC_chunklog_file_bytes, chunklog_file_bytes(storage->chunklog));
     head_range(storage->head, &out->time_min_ms, &out->time_max_ms);
     struct storage_version *version = storage__version_get(storage, NULL);
     out->blocks = version->count;

@@ -152,6 +152,7 @@ int storage_delete_prepare(struct storage *storage, const struct delete_selector
         return error_set(detail, STATUS_NO_MEMORY, "out of memory");
     }
     write->storage = storage;
+    write->pin = series_pin(storage->series);
     arena_init(&write->arena, 4096, 0);
     for (size_t i = 0; i < count; i++)
         copies[i] = (struct tombstone_selector){(struct matcher *)(uintptr_t)selectors[i].matchers,
@@ -181,20 +182,19 @@ out:
 /* ---- apply ---- */
 
 static int slot_delete(struct storage *storage, uint32_t slot, struct span span) {
-    struct span head;
+    int64_t last_ms;
     (void)late_delete(storage->late, slot, span.min_ms, span.max_ms);
-    if (!head_slot_range(storage->head, slot, &head.min_ms, &head.max_ms))
+    if (!head_slot_last(storage->head, slot, &last_ms) || last_ms < span.min_ms)
         return STATUS_OK;
-    if (head.min_ms < span.min_ms)
-        head.min_ms = span.min_ms;
-    if (head.max_ms > span.max_ms)
-        head.max_ms = span.max_ms;
-    return head.min_ms > head.max_ms ? STATUS_OK : hidden_add(storage->hidden, slot, head);
+    if (last_ms < span.max_ms)
+        span.max_ms = last_ms;
+    return hidden_add(storage->hidden, slot, span);
 }
 
 int storage__delete_apply(struct storage *storage, struct tombstone *tombstone) {
     uint32_t *slots = NULL;
     int status = STATUS_OK;
+    unsigned pin = series_pin(storage->series);
     for (size_t i = 0; i < tombstone->selector_count; i++) {
         const struct tombstone_selector *selector = &tombstone->selectors[i];
         size_t count;
@@ -208,6 +208,7 @@ int storage__delete_apply(struct storage *storage, struct tombstone *tombstone) 
     metric_add(METRIC_deletes, 1);
 out:
     mem_free(slots);
+    series_unpin(storage->series, pin);
     return status;
 }
 

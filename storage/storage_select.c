@@ -31,6 +31,7 @@ struct found {
 
 struct storage_selection {
     struct storage *storage;
+    unsigned pin; /* of the series table */
     struct storage_version *version;
     struct tombstone_set *deletes;
     struct block_hides *hides; /* of the version's blocks; NULL: nothing is hidden in any */
@@ -377,7 +378,9 @@ static bool head_has(struct storage *storage, uint32_t slot, int64_t time_min_ms
     if (!hidden_touches(storage->hidden, slot, time_min_ms, time_max_ms))
         return true;
     struct sample_columns columns = {0};
-    bool has = head_read(storage->head, slot, time_min_ms, time_max_ms, &columns) < 0;
+    unsigned damaged;
+    bool has =
+        head_read(storage->head, slot, time_min_ms, time_max_ms, &columns, &damaged) < 0 || damaged > 0;
     if (!has) {
         hidden_filter(storage->hidden, slot, &columns, 0);
         has = columns.count > 0;
@@ -433,6 +436,7 @@ int storage_select(struct storage *storage, const struct matcher *matchers, size
     if (selection == NULL)
         return STATUS_NO_MEMORY;
     selection->storage = storage;
+    selection->pin = series_pin(storage->series);
     selection->version = storage__version_get(storage, &selection->deletes);
     arena_init(&selection->arena, 0, 0);
     int status = selection_fill(selection, matchers, matcher_count, time_min_ms, time_max_ms);
@@ -454,6 +458,7 @@ void selection_close(struct storage_selection *selection) {
     mem_free(selection->hides);
     storage__deletes_put(selection->storage, selection->deletes);
     storage__version_put(selection->storage, selection->version);
+    series_unpin(selection->storage->series, selection->pin);
     arena_release(&selection->arena);
     mem_free(selection->items);
     mem_free(selection->founds);
@@ -605,9 +610,14 @@ int selection_read(struct storage_selection *selection, size_t index, int64_t ti
                         columns, from, &ordered));
     if (item->slot != SLOT_NONE) {
         piece = columns->count;
+        unsigned damaged;
         TRY(head_read(storage->head, item->slot, head_min(selection->version, time_min_ms), time_max_ms,
-                      columns));
+                      columns, &damaged));
         hidden_filter(storage->hidden, item->slot, columns, piece);
+        if (damaged > 0) {
+            metric_add(METRIC_chunklog_damage, damaged);
+            atomic_fetch_add_explicit(&selection->damaged, damaged, memory_order_relaxed);
+        }
         ordered &= follows(columns, from, piece);
         piece = columns->count;
         TRY(late_read(storage->late, item->slot, time_min_ms, time_max_ms, columns));
@@ -722,8 +732,10 @@ struct value_walk {
 static int value_each(void *context, struct slice value, const uint32_t *slots, size_t slot_count) {
     struct value_walk *walk = context;
     for (size_t i = 0; i < slot_count; i++)
-        if (slot_has(walk->storage, walk->version, slots[i], walk->time_min_ms, walk->time_max_ms))
-            return text_append(walk->list, value);
+        if (slot_has(walk->storage, walk->version, slots[i], walk->time_min_ms, walk->time_max_ms)) {
+            int status = text_append(walk->list, value);
+            return status < 0 ? status : SERIES_EACH_ENOUGH;
+        }
     return STATUS_OK;
 }
 
@@ -767,9 +779,12 @@ int storage_label_values(struct storage *storage, struct slice name, const struc
         storage__version_put(storage, version);
     if (matcher_count == 0 && !hides) {
         struct value_walk walk = {storage, version, arena, &list, time_min_ms, time_max_ms};
+        unsigned pin = series_pin(storage->series);
         status = values_of_all(&walk, name);
         storage__version_put(storage, version);
-        return list_finish(&list, status, limit, arena, values_out, count_out, truncated_out);
+        status = list_finish(&list, status, limit, arena, values_out, count_out, truncated_out);
+        series_unpin(storage->series, pin);
+        return status;
     }
     struct storage_selection *selection;
     status = storage_select(storage, matchers, matcher_count, time_min_ms, time_max_ms, 0, &selection);

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 import unittest
+import urllib.parse
 
 import support
 from lib.raw_http import RawClient, wait_until
@@ -553,6 +554,22 @@ class QueryTest(ServerCase):
         self.assertRegex(answer["error"], r'^invalid parameter "query": 1:\d+: parse error: ')
         code, body = self.server.get("/api/v1/query?query=heavy&timeout=0s")
         self.assertEqual((code, json.loads(body)["errorType"]), (503, "timeout"))
+
+    def test_format_and_parse(self):
+        """Both methods, both answers, errors with their position; what they print is tested in query/."""
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        tree = {"expr": {"type": "numberLiteral", "val": "1", "duration": False}, "op": "-", "type": "unaryExpr"}
+        tree = {"type": "parenExpr", "expr": dict(tree["expr"], val="-1")}
+        for path, query, want in (("format_query", "sum(a)by(b)<bool 2", "sum by (b) (a) < bool 2"), ("parse_query", "(-1)", tree)):
+            for reply in (self.server.get("/api/v1/" + path, query=query),
+                          self.server.request("POST", "/api/v1/" + path, urllib.parse.urlencode({"query": query}), form)):
+                self.assertEqual((reply[0], json.loads(reply[1])), (200, {"status": "success", "data": want}))
+            for wrong, text in (("a +", "1:4: parse error: unexpected end of input"), ("", "1:1: parse error: no expression found in input")):
+                code, body = self.server.get("/api/v1/" + path, query=wrong)
+                self.assertEqual((code, json.loads(body)), (400, {
+                    "status": "error", "errorType": "bad_data", "error": 'invalid parameter "query": ' + text}))
+        self.assertIn(b"bool 2", self.server.get("/api/v1/format_query", query="a<bool 2")[1])
+        self.assertIn(b"\\u003c", self.server.get("/api/v1/format_query", query="a<bool 2")[1])
 
     def test_stats(self):
         code, body = self.server.get("/api/v1/query", query="heavy", stats="true", time=self.begin / 1000)

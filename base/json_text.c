@@ -1,4 +1,4 @@
-#include "server/json_text.h"
+#include "base/json_text.h"
 
 #include "base/utf8.h"
 
@@ -45,7 +45,7 @@ void json_string_append(struct buf *out, struct slice text, enum json_escape esc
         if (class == 3) {
             uint32_t code_point;
             size_t len = utf8_decode(p, end, &code_point);
-            if (len != 0 && code_point != 0x2028 && code_point != 0x2029) {
+            if (len != 0 && (escape == JSON_PLAIN || (code_point != 0x2028 && code_point != 0x2029))) {
                 p += len;
                 continue;
             }
