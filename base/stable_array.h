@@ -51,4 +51,11 @@ static inline void *stable_array_at(struct stable_array *array, uint32_t index) 
     return segment + (index & ((1u << STABLE_ARRAY_SEGMENT_BITS) - 1)) * array->element_bytes;
 }
 
+/* Bytes of the segments of the first `count` elements. */
+static inline uint64_t stable_array_bytes(const struct stable_array *array, uint32_t count) {
+    uint64_t segments =
+        ((uint64_t)count + (1u << STABLE_ARRAY_SEGMENT_BITS) - 1) >> STABLE_ARRAY_SEGMENT_BITS;
+    return segments * (array->element_bytes << STABLE_ARRAY_SEGMENT_BITS);
+}
+
 #endif

@@ -285,6 +285,8 @@ void storage_close(struct storage *storage) {
 }
 
 void storage_status(struct storage *storage, struct storage_status *out) {
+    struct series_memory series;
+    series_memory(storage->series, &series);
     *out = (struct storage_status){
         .io_name = io_name(storage->options.io),
         .writable = metric_get(METRIC_wal_writable) != 0,
@@ -293,7 +295,7 @@ void storage_status(struct storage *storage, struct storage_status *out) {
         .log_segments = metric_get(METRIC_wal_segments),
         .log_bytes = metric_get(METRIC_wal_disk_bytes),
         .replay_ms = storage->replay_ms,
-        .memory_series_bytes = series_memory_bytes(storage->series),
+        .memory_series_bytes = series.total,
         .memory_chunk_bytes = head_memory_bytes(storage->head),
         .memory_late_bytes = late_memory_bytes(storage->late),
     };

@@ -180,7 +180,7 @@ static void begin(struct storage *storage) {
     struct maintain *m = storage->maintain;
     m->position = wal_durable(storage->wal);
     m->log_begin = wal_begin(storage->wal);
-    m->slot_end = series_count(storage->series);
+    m->slot_end = series_slot_end(storage->series);
     if (m->cuts && m->end_ms > storage->apply_cut_ms)
         storage->apply_cut_ms = m->end_ms;
     size_t count = late_count(storage->late);

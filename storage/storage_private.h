@@ -23,6 +23,7 @@ struct storage_write {
     void (*done)(void *context, struct storage_write *write);
     void *context;
     struct arena arena;
+    unsigned pin;    /* of the series table, for the slots */
     uint32_t *slots; /* parallel to samples */
     struct sample *samples;
     int64_t *starts_ms; /* NULL if none */

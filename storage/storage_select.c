@@ -31,6 +31,7 @@ struct found {
 
 struct storage_selection {
     struct storage *storage;
+    unsigned pin; /* of the series table */
     struct storage_version *version;
     struct item *items;
     size_t count;
@@ -339,6 +340,7 @@ int storage_select(struct storage *storage, const struct matcher *matchers, size
     if (selection == NULL)
         return STATUS_NO_MEMORY;
     selection->storage = storage;
+    selection->pin = series_pin(storage->series);
     selection->version = storage__version_get(storage);
     arena_init(&selection->arena, 0, 0);
     int status = selection_fill(selection, matchers, matcher_count, time_min_ms, time_max_ms);
@@ -356,6 +358,7 @@ void selection_close(struct storage_selection *selection) {
     if (selection == NULL)
         return;
     storage__version_put(selection->storage, selection->version);
+    series_unpin(selection->storage->series, selection->pin);
     arena_release(&selection->arena);
     mem_free(selection->items);
     mem_free(selection->founds);
@@ -616,8 +619,10 @@ struct value_walk {
 static int value_each(void *context, struct slice value, const uint32_t *slots, size_t slot_count) {
     struct value_walk *walk = context;
     for (size_t i = 0; i < slot_count; i++)
-        if (slot_has(walk->storage, walk->version, slots[i], walk->time_min_ms, walk->time_max_ms))
-            return text_append(walk->list, value);
+        if (slot_has(walk->storage, walk->version, slots[i], walk->time_min_ms, walk->time_max_ms)) {
+            int status = text_append(walk->list, value);
+            return status < 0 ? status : SERIES_EACH_ENOUGH;
+        }
     return STATUS_OK;
 }
 
@@ -656,9 +661,12 @@ int storage_label_values(struct storage *storage, struct slice name, const struc
     if (matcher_count == 0) {
         struct value_walk walk = {storage,    storage__version_get(storage), arena, &list, time_min_ms,
                                   time_max_ms};
+        unsigned pin = series_pin(storage->series);
         status = values_of_all(&walk, name);
         storage__version_put(storage, (struct storage_version *)(uintptr_t)walk.version);
-        return list_finish(&list, status, limit, arena, values_out, count_out, truncated_out);
+        status = list_finish(&list, status, limit, arena, values_out, count_out, truncated_out);
+        series_unpin(storage->series, pin);
+        return status;
     }
     struct storage_selection *selection;
     status = storage_select(storage, matchers, matcher_count, time_min_ms, time_max_ms, 0, &selection);

@@ -174,6 +174,8 @@ static int batch_resolve(struct storage *storage, const struct write_batch *batc
             hashes[i - begin] = series_hash(storage->series, batch->series[i].labels);
             series_prefetch(storage->series, hashes[i - begin]);
         }
+        for (size_t i = begin; i < end; i++)
+            series_prefetch_cell(storage->series, hashes[i - begin]);
         for (size_t i = begin; i < end; i++) {
             const struct batch_series *series = &batch->series[i];
             if (series->sample_count == 0)
@@ -182,13 +184,11 @@ static int batch_resolve(struct storage *storage, const struct write_batch *batc
             if (slot == SLOT_NONE) {
                 enum label_fault fault;
                 arena_reset(&scratch);
-                uint32_t before = series_count(storage->series);
                 TRY(series_ensure(storage->series, series->labels, 0, &scratch, &fault, &slot));
                 if (fault != LABEL_FAULT_NONE) {
                     series_fault(write, series->labels, fault, storage->options.limits);
                     continue;
                 }
-                metric_add(METRIC_head_series_created, slot >= before);
             }
             write->log_bytes += series->labels.len + DECLARATION_BYTES_MAX;
             samples_take(write, batch, series, slot, time_min_ms, time_max_ms);
@@ -212,6 +212,7 @@ int storage_write_prepare(struct storage *storage, const struct write_batch *bat
     if (write == NULL)
         return error_set(detail, STATUS_NO_MEMORY, "out of memory");
     write->storage = storage;
+    write->pin = series_pin(storage->series);
     arena_init(&write->arena, 4096, 0);
     size_t count = batch->sample_count;
     if (count > 0) {
@@ -255,6 +256,7 @@ out:
 void storage_write_free(struct storage_write *write) {
     if (write == NULL)
         return;
+    series_unpin(write->storage->series, write->pin);
     buf_release(&write->payload);
     arena_release(&write->arena);
     mem_free(write);
@@ -443,7 +445,7 @@ static void group_committed(void *context, int status) {
 
 /* Which slots the segment has declared; a new segment begins with none. */
 static int declared_prepare(struct storage *storage, uint32_t segment) {
-    size_t slots = series_count(storage->series);
+    size_t slots = series_slot_end(storage->series);
     if (slots > storage->declared_slots) {
         size_t room =
             storage->declared_slots * 2 > slots ? storage->declared_slots * 2 : (slots | 0xffff) + 1;

@@ -6,15 +6,16 @@
 
 #include "base/assert.h"
 #include "base/metrics.h"
+#include "base/slab.h"
 #include "base/spin.h"
 #include "base/stable_array.h"
 #include "storage/chunk/chunk.h"
-#include "storage/head/slab.h"
 
-#define CHUNK_BYTES_FIRST 32
-#define CHUNK_BYTES_MAX   2048 /* sealed when it grows past this, however few samples it holds */
-#define SEALED_FIRST      4
-#define SEALED_BATCH      16 /* places of chunks that a reader copies at once */
+#define HEAD_SLAB_STEP_BYTES 16
+#define CHUNK_BYTES_FIRST    32
+#define CHUNK_BYTES_MAX      2048 /* sealed when it grows past this, however few samples it holds */
+#define SEALED_FIRST         4
+#define SEALED_BATCH         16 /* places of chunks that a reader copies at once */
 
 struct sealed_chunk {
     int64_t time_min_ms;
@@ -58,7 +59,7 @@ int head_new(int64_t window_ms, struct head **out) {
         return STATUS_NO_MEMORY;
     head->window_ms = window_ms;
     stable_array_init(&head->series, sizeof(struct head_series));
-    slab_init(&head->slab);
+    slab_init(&head->slab, HEAD_SLAB_STEP_BYTES);
     head->drop_min_ms = INT64_MAX;
     atomic_init(&head->time_min_ms, INT64_MAX);
     atomic_init(&head->time_max_ms, INT64_MIN);
@@ -92,7 +93,7 @@ static uint8_t *chunk_grow(void *context, uint8_t *old, size_t old_capacity, siz
     size_t want = old_capacity == 0 ? CHUNK_BYTES_FIRST : old_capacity + old_capacity / 2;
     if (want < bytes)
         want = bytes;
-    want = slab_size(want);
+    want = slab_size(slab, want);
     uint8_t *grown = slab_alloc(slab, want);
     if (grown == NULL)
         return NULL;
@@ -244,7 +245,7 @@ int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t s
             atomic_store_explicit(&head->time_min_ms, sample.time_ms, memory_order_relaxed);
         if (sample.time_ms > atomic_load_explicit(&head->time_max_ms, memory_order_relaxed))
             atomic_store_explicit(&head->time_max_ms, sample.time_ms, memory_order_relaxed);
-        atomic_store_explicit(&head->memory_bytes, head->slab.arena.bytes + head->list_bytes,
+        atomic_store_explicit(&head->memory_bytes, slab_memory_bytes(&head->slab) + head->list_bytes,
                               memory_order_relaxed);
     }
     return status;

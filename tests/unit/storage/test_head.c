@@ -13,8 +13,8 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/rand.h"
+#include "base/slab.h"
 #include "storage/head/head.h"
-#include "storage/head/slab.h"
 
 #define SLOTS     40
 #define SAMPLES   3000
@@ -218,7 +218,7 @@ static void test_slab(void **state) {
     struct slab slab;
     struct rand rand;
     rand_init(&rand, 9);
-    slab_init(&slab);
+    slab_init(&slab, 16);
     static struct {
         uint8_t *p;
         size_t bytes;
