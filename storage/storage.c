@@ -19,7 +19,6 @@ struct replay {
     uint32_t *map; /* SLOT_NONE where nothing is declared */
     size_t map_len;
     struct arena scratch;
-    struct load load; /* what is there already */
     uint64_t orphans; /* samples of a series whose declaration was lost */
     uint64_t samples;
 
@@ -28,17 +27,19 @@ struct replay {
     struct buf carried_samples; /* struct sample */
     struct buf carried_starts;  /* int64_t */
     bool carried_has_starts;
+    struct buf carried_deletes; /* struct carried_delete */
 };
 
-static bool is_labelled(const struct storage *storage, uint32_t slot) {
-    return slot < storage->labelled_slots && (storage->labelled[slot >> 3] >> (slot & 7) & 1) != 0;
-}
+struct carried_delete {
+    struct tombstone *tombstone;
+    size_t samples_before;
+};
 
 static int replay_segment(void *context, uint32_t number) {
     (void)number;
     struct replay *replay = context;
     for (uint32_t i = 0; i < replay->map_len; i++)
-        replay->map[i] = is_labelled(replay->storage, i) ? i : SLOT_NONE;
+        replay->map[i] = storage__is_labelled(replay->storage, i) ? i : SLOT_NONE;
     return STATUS_OK;
 }
 
@@ -50,7 +51,7 @@ static int replay_map(struct replay *replay, uint32_t log_slot, uint32_t slot) {
         if (map == NULL)
             return STATUS_NO_MEMORY;
         for (size_t i = replay->map_len; i < len; i++)
-            map[i] = is_labelled(replay->storage, (uint32_t)i) ? (uint32_t)i : SLOT_NONE;
+            map[i] = storage__is_labelled(replay->storage, (uint32_t)i) ? (uint32_t)i : SLOT_NONE;
         replay->map = map;
         replay->map_len = len;
     }
@@ -69,7 +70,8 @@ static int replay_series(struct replay *replay, struct slice payload) {
         TRY(wal_series_reader_next(&reader, &log_slot, &id, &labels));
         if (status == STATUS_END)
             return STATUS_OK;
-        if (is_labelled(replay->storage, log_slot) && series_id(replay->storage->series, log_slot) == id) {
+        if (storage__is_labelled(replay->storage, log_slot) &&
+            series_id(replay->storage->series, log_slot) == id) {
             TRY(replay_map(replay, log_slot, log_slot)); /* the label part has it */
             continue;
         }
@@ -102,8 +104,7 @@ static int replay_samples(struct replay *replay, wal_position position, bool pro
         if (status == STATUS_END)
             return STATUS_OK;
         uint32_t slot = log_slot < replay->map_len ? replay->map[log_slot] : SLOT_NONE;
-        if (slot == log_slot && slot < replay->load.slot_end && position < replay->load.taken_at[slot] &&
-            is_labelled(replay->storage, slot))
+        if (slot == log_slot && storage__is_loaded(replay->storage, slot, position))
             continue; /* the snapshot has it */
         if (slot == SLOT_NONE) {
             replay->orphans++;
@@ -120,11 +121,32 @@ out:
     return status;
 }
 
+static int replay_delete(struct replay *replay, wal_position position, bool proven, struct slice payload) {
+    struct tombstone *tombstone;
+    struct storage *storage = replay->storage;
+    int status = tombstone_new(payload, position, storage->options.compiler, &tombstone);
+    if (status < 0)
+        return status;
+    if (!proven) {
+        const struct carried_delete carried = {tombstone,
+                                               replay->carried_samples.len / sizeof(struct sample)};
+        buf_append(&replay->carried_deletes, &carried, sizeof carried);
+        TRY(replay->carried_deletes.failed ? STATUS_NO_MEMORY : STATUS_OK);
+        (void)tombstone_ref(tombstone);
+        atomic_store(&storage->deletes_unproven, true);
+    }
+    TRY(storage__delete_apply(storage, tombstone));
+out:
+    tombstone_unref(tombstone);
+    return status;
+}
+
 static int replay_record(void *context, wal_position position, bool proven, enum wal_record_type type,
                          struct slice payload) {
     struct replay *replay = context;
-    int status = type == WAL_RECORD_SERIES ? replay_series(replay, payload)
-                                           : replay_samples(replay, position, proven, payload);
+    int status = type == WAL_RECORD_SERIES    ? replay_series(replay, payload)
+                 : type == WAL_RECORD_SAMPLES ? replay_samples(replay, position, proven, payload)
+                                              : replay_delete(replay, position, proven, payload);
     if (status == STATUS_CORRUPT) {
         /* The frames' checksums held, so this is no rot of the disk; what can be read of the rest is worth
          * more than a refusal to start. */
@@ -136,22 +158,62 @@ static int replay_record(void *context, wal_position position, bool proven, enum
     return status;
 }
 
-/* Gives the log what it has to carry over; their series are declared anew with it. */
+/* A piece of what is carried over: samples [from, to). */
+static int carry_samples(struct replay *replay, size_t from, size_t to, struct storage_write **next) {
+    if (from == to)
+        return STATUS_OK;
+    struct storage_write *write = (*next)++;
+    write->slots = (uint32_t *)(void *)replay->carried_slots.data + from;
+    write->samples = (struct sample *)(void *)replay->carried_samples.data + from;
+    write->starts_ms =
+        replay->carried_has_starts ? (int64_t *)(void *)replay->carried_starts.data + from : NULL;
+    write->count = to - from;
+    wal_record_samples_write(&write->payload, write->slots, write->samples, write->starts_ms, write->count);
+    return write->payload.failed ? STATUS_NO_MEMORY : STATUS_OK;
+}
+
+/* Gives the log what it has to carry over, in the order it had; series are declared anew with it. */
 static int carry(struct storage *storage, struct replay *replay) {
-    struct storage_write write = {
-        .slots = (uint32_t *)(void *)replay->carried_slots.data,
-        .samples = (struct sample *)(void *)replay->carried_samples.data,
-        .starts_ms = replay->carried_has_starts ? (int64_t *)(void *)replay->carried_starts.data : NULL,
-        .count = replay->carried_samples.len / sizeof(struct sample),
-    };
+    const struct carried_delete *deletes =
+        (const struct carried_delete *)(void *)replay->carried_deletes.data;
+    size_t delete_count = replay->carried_deletes.len / sizeof *deletes, done = 0;
+    size_t count = replay->carried_samples.len / sizeof(struct sample);
+    int status = STATUS_OK;
     if (replay->carried_slots.failed || replay->carried_samples.failed || replay->carried_starts.failed)
         return STATUS_NO_MEMORY;
-    if (write.count == 0)
+    if (count == 0 && delete_count == 0)
         return STATUS_OK;
-    wal_record_samples_write(&write.payload, write.slots, write.samples, write.starts_ms, write.count);
-    int status = write.payload.failed ? STATUS_NO_MEMORY : storage__group_carry(storage, &write);
-    buf_release(&write.payload);
+    struct storage_write *writes = mem_zalloc((2 * delete_count + 1) * sizeof *writes), *next = writes;
+    if (writes == NULL)
+        return STATUS_NO_MEMORY;
+    for (size_t i = 0; i < delete_count; i++) {
+        TRY(carry_samples(replay, done, deletes[i].samples_before, &next));
+        done = deletes[i].samples_before;
+        struct slice payload = deletes[i].tombstone->payload;
+        next->tombstone = deletes[i].tombstone;
+        buf_append(&next->payload, payload.data, payload.len);
+        TRY(next++->payload.failed ? STATUS_NO_MEMORY : STATUS_OK);
+    }
+    TRY(carry_samples(replay, done, count, &next));
+    for (struct storage_write *write = writes; write + 1 < next; write++)
+        write->next = write + 1;
+    TRY(storage__group_carry(storage, writes));
+out:
+    for (struct storage_write *write = writes; write < writes + 2 * delete_count + 1; write++)
+        buf_release(&write->payload);
+    mem_free(writes);
     return status;
+}
+
+static void carried_release(struct replay *replay) {
+    const struct carried_delete *deletes =
+        (const struct carried_delete *)(void *)replay->carried_deletes.data;
+    for (size_t i = 0; i < replay->carried_deletes.len / sizeof *deletes; i++)
+        tombstone_unref(deletes[i].tombstone);
+    buf_release(&replay->carried_deletes);
+    buf_release(&replay->carried_slots);
+    buf_release(&replay->carried_samples);
+    buf_release(&replay->carried_starts);
 }
 
 /* Begins to write. A disk that has no room, or fails, must not keep what is there from being read: then the
@@ -164,21 +226,21 @@ static int start_log(struct storage *storage) {
 }
 
 static int replay_log(struct storage *storage, const struct load *load, struct error_detail *detail) {
-    struct replay replay = {.storage = storage, .load = *load};
+    struct replay replay = {.storage = storage};
     arena_init(&replay.scratch, 0, 0);
     const struct wal_sink sink = {replay_segment, replay_record, &replay};
     uint64_t begin_ns = clock_monotonic_ns(storage->options.clock);
     int status = STATUS_OK;
     if (storage->labelled_slots > 0)
         status = replay_map(&replay, (uint32_t)storage->labelled_slots - 1, SLOT_NONE);
+    storage->loaded = load;
     if (status == STATUS_OK)
         status = wal_replay(storage->wal, load->position, &sink, detail, &storage->replay);
+    storage->loaded = NULL;
     storage->replay_ms = (clock_monotonic_ns(storage->options.clock) - begin_ns) / 1000000;
     if (status == STATUS_OK)
         status = carry(storage, &replay);
-    buf_release(&replay.carried_slots);
-    buf_release(&replay.carried_samples);
-    buf_release(&replay.carried_starts);
+    carried_release(&replay);
     arena_release(&replay.scratch);
     mem_free(replay.map);
     if (status < 0)
@@ -265,7 +327,9 @@ int storage_open(const struct storage_options *options, struct error_detail *det
                                               storage};
     TRY(head_new(&head_options, &storage->head));
     TRY(late_new(&storage->late));
+    TRY(hidden_new(&storage->hidden));
     TRY(storage__version_open(storage, detail));
+    TRY(storage__deletes_open(storage, detail));
     TRY(storage__maintain_new(storage));
     TRY(storage__snapshot_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
@@ -305,10 +369,13 @@ void storage_close(struct storage *storage) {
         storage__finish(storage);
         wal_close(storage->wal);
     }
+    storage__clean_close(storage);
     storage__maintain_free(storage);
     storage__snapshot_free(storage);
     mem_free(storage->labelled);
     storage__version_close(storage);
+    storage__deletes_close(storage);
+    hidden_free(storage->hidden);
     late_free(storage->late);
     head_free(storage->head);
     chunklog_free(storage->chunklog);
@@ -344,7 +411,7 @@ void storage_status(struct storage *storage, struct storage_status *out) {
     metric_set(METRIC_chunklog_memory_bytes, chunklog_memory_bytes(storage->chunklog));
     metric_set(METRIC_chunklog_file_bytes, chunklog_file_bytes(storage->chunklog));
     head_range(storage->head, &out->time_min_ms, &out->time_max_ms);
-    struct storage_version *version = storage__version_get(storage);
+    struct storage_version *version = storage__version_get(storage, NULL);
     out->blocks = version->count;
     for (size_t i = 0; i < version->count; i++) {
         const struct manifest_block *info = &version->blocks[i]->info;

@@ -208,13 +208,7 @@ out:
 /* ---- the snapshot ---- */
 
 static int late_restore(struct storage *storage, uint32_t slot, wal_position taken_at, uint64_t position,
-                        struct slice *bytes) {
-    if (bytes->len < 4)
-        return STATUS_CORRUPT;
-    uint32_t count = load_u32(bytes->data);
-    const uint8_t *p = bytes->data + 4;
-    if (count > (bytes->len - 4) / SNAPSHOT_LATE_BYTES)
-        return STATUS_CORRUPT;
+                        const uint8_t *p, uint32_t count) {
     for (uint32_t i = 0; i < count; i++, p += SNAPSHOT_LATE_BYTES) {
         struct sample sample = {(int64_t)load_u64(p), load_u64(p + 8)};
         if (manifest_covers(&storage->manifest, sample.time_ms, taken_at - 1))
@@ -223,12 +217,42 @@ static int late_restore(struct storage *storage, uint32_t slot, wal_position tak
         if (status < 0)
             return status;
     }
-    *bytes = slice_of(p, bytes->len - (size_t)(p - bytes->data));
     return STATUS_OK;
 }
 
-static bool is_labelled(const struct storage *storage, uint32_t slot) {
+static int hidden_restore(struct storage *storage, uint32_t slot, const uint8_t *p, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++, p += SNAPSHOT_SPAN_BYTES) {
+        struct span span = {(int64_t)load_u64(p), (int64_t)load_u64(p + 8)};
+        if (span.min_ms > span.max_ms)
+            return STATUS_CORRUPT;
+        if (span.max_ms < storage->manifest.cut_ms)
+            continue; /* in a block, without it */
+        int status = hidden_add(storage->hidden, slot, span);
+        if (status < 0)
+            return status;
+    }
+    return STATUS_OK;
+}
+
+bool storage__is_labelled(const struct storage *storage, uint32_t slot) {
     return slot < storage->labelled_slots && (storage->labelled[slot >> 3] >> (slot & 7) & 1) != 0;
+}
+
+bool storage__is_loaded(const struct storage *storage, uint32_t slot, wal_position position) {
+    const struct load *loaded = storage->loaded;
+    return loaded != NULL && slot < loaded->slot_end && position < loaded->taken_at[slot] &&
+           storage__is_labelled(storage, slot);
+}
+
+/* A list's elements from the front of *bytes. */
+static int list_take(struct slice *bytes, size_t element_bytes, const uint8_t **elements, uint32_t *count) {
+    if (bytes->len < 4 || load_u32(bytes->data) > (bytes->len - 4) / element_bytes)
+        return STATUS_CORRUPT;
+    *count = load_u32(bytes->data);
+    *elements = bytes->data + 4;
+    size_t len = 4 + *count * element_bytes;
+    *bytes = slice_of(bytes->data + len, bytes->len - len);
+    return STATUS_OK;
 }
 
 static int slice_restore(struct storage *storage, struct slice payload, uint64_t late_position,
@@ -252,21 +276,22 @@ static int slice_restore(struct storage *storage, struct slice payload, uint64_t
         rest = slice_of(rest.data + SNAPSHOT_SERIES_HEAD, rest.len - SNAPSHOT_SERIES_HEAD);
         /* A slot that has another series now, or none that can be named: its state is read and passed over.
          */
-        bool known = slot >= first && slot < end && is_labelled(storage, slot) &&
+        bool known = slot >= first && slot < end && storage__is_labelled(storage, slot) &&
                      series_id(storage->series, slot) == id;
         if ((flags & SNAPSHOT_HAS_HEAD) != 0)
             TRY(known ? head_state_read(storage->head, slot, storage->apply_cut_ms, &rest)
                       : head_state_skip(&rest));
+        const uint8_t *elements;
+        uint32_t count;
         if ((flags & SNAPSHOT_HAS_LATE) != 0) {
+            TRY(list_take(&rest, SNAPSHOT_LATE_BYTES, &elements, &count));
             if (known)
-                TRY(late_restore(storage, slot, taken_at, late_position, &rest));
-            else if (rest.len < 4 || load_u32(rest.data) > (rest.len - 4) / SNAPSHOT_LATE_BYTES) {
-                status = STATUS_CORRUPT;
-                goto out;
-            } else {
-                size_t bytes = 4 + (size_t)load_u32(rest.data) * SNAPSHOT_LATE_BYTES;
-                rest = slice_of(rest.data + bytes, rest.len - bytes);
-            }
+                TRY(late_restore(storage, slot, taken_at, late_position, elements, count));
+        }
+        if ((flags & SNAPSHOT_HAS_HIDDEN) != 0) {
+            TRY(list_take(&rest, SNAPSHOT_SPAN_BYTES, &elements, &count));
+            if (known)
+                TRY(hidden_restore(storage, slot, elements, count));
         }
     }
     for (uint32_t slot = first; slot < end; slot++)

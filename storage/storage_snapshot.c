@@ -263,6 +263,32 @@ static int late_put(void *context, const struct sample_columns *columns) {
     return STATUS_OK;
 }
 
+static int span_put(void *context, struct span span) {
+    uint8_t bytes[SNAPSHOT_SPAN_BYTES];
+    store_u64(bytes, (uint64_t)span.min_ms);
+    store_u64(bytes + 8, (uint64_t)span.max_ms);
+    buf_append(context, bytes, sizeof bytes);
+    return STATUS_OK;
+}
+
+/* A list has its length before it; one without elements leaves nothing. */
+static size_t list_begin(struct buf *buf) {
+    static const uint8_t zero[4];
+    size_t at = buf->len;
+    buf_append(buf, zero, sizeof zero);
+    return at;
+}
+
+static bool list_end(struct buf *buf, size_t at, size_t element_bytes) {
+    if (buf->failed)
+        return false;
+    size_t count = (buf->len - at - 4) / element_bytes;
+    store_u32(buf->data + at, (uint32_t)count); /* a frame holds no more */
+    if (count == 0)
+        buf->len = at;
+    return count > 0;
+}
+
 static int series_put(struct storage *storage, uint32_t slot) {
     struct buf *buf = &storage->snapshot->buf;
     size_t at = buf->len;
@@ -273,24 +299,18 @@ static int series_put(struct storage *storage, uint32_t slot) {
     buf_append(buf, head, sizeof head);
     if (head_state_write(storage->head, slot, buf))
         flags |= SNAPSHOT_HAS_HEAD;
+    size_t list_at = list_begin(buf);
     if (late_count(storage->late) > 0) {
-        size_t count_at = buf->len;
-        uint8_t zero[4] = {0};
-        buf_append(buf, zero, sizeof zero);
         int status = late_each(storage->late, slot, late_put, buf);
         if (status < 0)
             return status;
-        if (buf->failed)
-            return STATUS_NO_MEMORY;
-        size_t count = (buf->len - count_at - sizeof zero) / SNAPSHOT_LATE_BYTES;
-        if (count > UINT32_MAX)
-            return STATUS_TOO_LARGE;
-        store_u32(buf->data + count_at, (uint32_t)count);
-        if (count > 0)
-            flags |= SNAPSHOT_HAS_LATE;
-        else
-            buf->len = count_at;
     }
+    if (list_end(buf, list_at, SNAPSHOT_LATE_BYTES))
+        flags |= SNAPSHOT_HAS_LATE;
+    list_at = list_begin(buf);
+    (void)hidden_slot_each(storage->hidden, slot, span_put, buf);
+    if (list_end(buf, list_at, SNAPSHOT_SPAN_BYTES))
+        flags |= SNAPSHOT_HAS_HIDDEN;
     if (buf->failed)
         return STATUS_NO_MEMORY;
     buf->data[at + 12] = (uint8_t)flags;
@@ -553,6 +573,10 @@ bool storage__snapshot_step(struct storage *storage, int64_t now_ms) {
         status = finish(storage, &detail);
         break;
     case PHASE_PUBLISH:
+        /* The log before the snapshot is not read again: a delete there that blocks need is in the manifest.
+         */
+        if (storage__deletes_needed(storage) < s->position)
+            return storage__deletes_save(storage, now_ms);
         /* Repeated until it succeeds: a manifest that could not be synced may count or not. */
         if (now_ms < s->retry_at_ms && s->retry_at_ms - now_ms <= RETRY_MS_MAX)
             return false;

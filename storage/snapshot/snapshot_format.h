@@ -22,7 +22,9 @@
 #define SNAPSHOT_SERIES_HEAD 13u   /* slot u32, id u64, u8: */
 #define SNAPSHOT_HAS_HEAD    1u    /* head_state_write's bytes */
 #define SNAPSHOT_HAS_LATE    2u    /* u32 how many; each time u64, value u64, start u64 */
+#define SNAPSHOT_HAS_HIDDEN  4u    /* u32 how many; each min i64, max i64: what deletes hide of the head */
 #define SNAPSHOT_LATE_BYTES  24u
+#define SNAPSHOT_SPAN_BYTES  16u
 
 /* position u64, cut i64, late position u64, id u64, slot end u32, windows u32; each begin i64, position u64
  */
