@@ -293,6 +293,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&storage->queue_filled, &monotonic);
+    pthread_cond_init(&storage->maintain_served, &monotonic);
     pthread_condattr_destroy(&monotonic);
 
     const struct limits *limits = options->limits;
@@ -389,6 +390,7 @@ void storage_close(struct storage *storage) {
     pthread_mutex_destroy(&storage->version_mutex);
     pthread_mutex_destroy(&storage->queue_mutex);
     pthread_cond_destroy(&storage->queue_filled);
+    pthread_cond_destroy(&storage->maintain_served);
     mem_free(storage);
 }
 

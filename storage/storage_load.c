@@ -279,7 +279,7 @@ static int slice_restore(struct storage *storage, struct slice payload, uint64_t
         bool known = slot >= first && slot < end && storage__is_labelled(storage, slot) &&
                      series_id(storage->series, slot) == id;
         if ((flags & SNAPSHOT_HAS_HEAD) != 0)
-            TRY(known ? head_state_read(storage->head, slot, storage->apply_cut_ms, &rest)
+            TRY(known ? head_state_read(storage->head, slot, storage->manifest.cut_ms, &rest)
                       : head_state_skip(&rest));
         const uint8_t *elements;
         uint32_t count;

@@ -273,6 +273,7 @@ bool storage__maintain_serve(struct storage *storage) {
     else if (!drop(storage))
         return true;
     atomic_store_explicit(&m->asked, false, memory_order_release);
+    storage__maintain_poke(storage);
     return true;
 }
 
@@ -289,9 +290,11 @@ wal_position storage__log_needed(const struct storage *storage) {
     return deletes < needed ? deletes : needed;
 }
 
-static void ask(struct maintain *m, enum phase phase) {
+static void ask(struct storage *storage, enum phase phase) {
+    struct maintain *m = storage->maintain;
     m->phase = phase;
     atomic_store_explicit(&m->asked, true, memory_order_release);
+    storage__poke(storage);
 }
 
 /* ---- IDLE: what is to be done? ---- */
@@ -400,7 +403,7 @@ static bool job_choose(struct storage *storage, int64_t now_ms) {
     if (!cut_due(storage, now_ms) && !late_due(storage, now_ms))
         return storage__clean_step(storage, now_ms);
     m->started_ns = clock_monotonic_ns(storage->options.clock);
-    ask(m, PHASE_BEGIN);
+    ask(storage, PHASE_BEGIN);
     return true;
 }
 
@@ -730,7 +733,7 @@ bool storage_maintain(struct storage *storage, int64_t now_ms) {
     case PHASE_READERS:
         if (storage__version_old_in_use(storage))
             return false;
-        ask(m, PHASE_DROP);
+        ask(storage, PHASE_DROP);
         return true;
     case PHASE_DROP:
         m->retry_delay_ms = 0;

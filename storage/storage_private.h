@@ -269,6 +269,9 @@ struct storage {
     /* The queue: any thread puts in, the storage thread takes all. */
     pthread_mutex_t queue_mutex;
     pthread_cond_t queue_filled;
+    pthread_cond_t maintain_served; /* the storage thread did what the maintaining thread asked for */
+    bool poked;                     /* the storage thread is asked for something besides the queue */
+    bool maintain_poked;
     struct write_list queue;
     bool stopping; /* the thread shall end once the queue is empty */
     atomic_uint_fast64_t queue_bytes;
@@ -305,6 +308,11 @@ struct storage {
     bool maintain_thread_runs;
     atomic_bool maintain_stopping;
 };
+
+/* Wakes the storage thread, if it waits: there is something to serve. And the maintaining thread: it is
+ * served. Any thread. */
+void storage__poke(struct storage *storage);
+void storage__maintain_poke(struct storage *storage);
 
 /* Steps and waits until nothing that was submitted is left. */
 void storage__finish(struct storage *storage);

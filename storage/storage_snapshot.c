@@ -30,10 +30,10 @@
 #include "storage/snapshot/snapshot_format.h"
 #include "storage/storage_private.h"
 
-#define RETRY_MS_MIN 1000
-#define RETRY_MS_MAX 60000
-#define LABELS_SLOTS 4096u
-#define LABELS_PAIRS 1024u /* values may be long */
+#define RETRY_MS_MIN   1000
+#define RETRY_MS_MAX   60000
+#define LABELS_NUMBERS 256u              /* taken at once */
+#define LABELS_BYTES   ((size_t)1 << 20) /* of a piece; numbers that were taken go above it */
 #define LABELS_BYTES_SLACK                                                                                   \
     ((uint64_t)4 << 20)                    /* a label part is written anew when it is this much and twice as \
                                               large as it was at first */
@@ -67,7 +67,7 @@ struct snapshot {
     uint32_t slot_end;
     uint32_t *taken; /* slots in the label part that have a series */
     size_t taken_count, taken_capacity;
-    uint32_t numbers[LABELS_SLOTS];
+    uint32_t numbers[LABELS_NUMBERS];
     struct buf buf;
 
     uint64_t number, labels_number;
@@ -208,12 +208,13 @@ static int begin(struct storage *storage) {
     return s->labels_all ? series_changed_all(storage->series) : STATUS_OK;
 }
 
+/* A piece of about LABELS_BYTES. */
 static int labels_take(struct storage *storage) {
     struct snapshot *s = storage->snapshot;
     struct series_table *table = storage->series;
     int status = STATUS_OK;
-    if (!s->pairs) {
-        size_t count = series_changed_slots(table, s->numbers, LABELS_SLOTS);
+    while (!s->pairs && s->buf.len < LABELS_BYTES) {
+        size_t count = series_changed_slots(table, s->numbers, LABELS_NUMBERS);
         for (size_t i = 0; i < count; i++) {
             uint32_t pair_count, slot = s->numbers[i];
             const uint32_t *pairs = series_pairs(table, slot, &pair_count);
@@ -229,8 +230,8 @@ static int labels_take(struct storage *storage) {
         }
         s->pairs = count == 0;
     }
-    if (s->pairs) {
-        size_t count = series_changed_pairs(table, s->numbers, LABELS_PAIRS);
+    while (s->pairs && !s->ended && s->buf.len < LABELS_BYTES) {
+        size_t count = series_changed_pairs(table, s->numbers, LABELS_NUMBERS);
         for (size_t i = 0; i < count; i++) {
             struct slice label = series_pair(table, s->numbers[i]);
             varint_put(&s->buf, label.len == 0 ? LABELS_PAIR_FREE : LABELS_PAIR);
@@ -386,15 +387,18 @@ bool storage__snapshot_serve(struct storage *storage) {
     else if (s->phase == PHASE_DROP)
         drop(storage);
     atomic_store_explicit(&s->asked, false, memory_order_release);
+    storage__maintain_poke(storage);
     return true;
 }
 
 /* ---- the maintaining thread ---- */
 
-static void ask(struct snapshot *s, enum phase phase) {
+static void ask(struct storage *storage, enum phase phase) {
+    struct snapshot *s = storage->snapshot;
     s->phase = phase;
     s->ended = false;
     atomic_store_explicit(&s->asked, true, memory_order_release);
+    storage__poke(storage);
 }
 
 static bool is_due(const struct storage *storage, int64_t now_ms) {
@@ -436,7 +440,7 @@ static int start(struct storage *storage, struct error_detail *detail) {
     TRY(frame_writer_open(io, labels_path, labels2_path, s->labels_number, labels_offset, detail,
                           &s->labels));
     s->begins = true;
-    ask(s, PHASE_LABELS);
+    ask(storage, PHASE_LABELS);
 out:
     mem_free(path);
     mem_free(labels_path);
@@ -513,7 +517,7 @@ static int publish(struct storage *storage, int64_t now_ms, struct error_detail 
     metric_set(METRIC_snapshot_bytes, entry.bytes);
     metric_set(METRIC_snapshot_label_bytes, entry.labels_bytes);
     metric_observe_ns(METRIC_snapshot_seconds, clock_monotonic_ns(storage->options.clock) - s->started_ns);
-    ask(s, PHASE_DROP);
+    ask(storage, PHASE_DROP);
     return STATUS_OK;
 out:
     manifest_release(&next);
@@ -535,7 +539,8 @@ static void job_fail(struct storage *storage, int64_t now_ms, const struct error
 }
 
 /* Writes what the storage thread put into the buffer, and asks for more. */
-static int piece_write(struct snapshot *s, struct error_detail *detail) {
+static int piece_write(struct storage *storage, struct error_detail *detail) {
+    struct snapshot *s = storage->snapshot;
     if (s->status < 0)
         return s->status;
     bool labels = s->phase == PHASE_LABELS, ended = s->ended;
@@ -549,7 +554,7 @@ static int piece_write(struct snapshot *s, struct error_detail *detail) {
     if (ended && !labels)
         s->phase = PHASE_FINISH;
     else
-        ask(s, labels && !ended ? PHASE_LABELS : PHASE_SLICE);
+        ask(storage, labels && !ended ? PHASE_LABELS : PHASE_SLICE);
     return STATUS_OK;
 }
 
@@ -567,7 +572,7 @@ bool storage__snapshot_step(struct storage *storage, int64_t now_ms) {
         break;
     case PHASE_LABELS:
     case PHASE_SLICE:
-        status = piece_write(s, &detail);
+        status = piece_write(storage, &detail);
         break;
     case PHASE_FINISH:
         status = finish(storage, &detail);

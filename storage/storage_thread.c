@@ -23,9 +23,39 @@ void storage_wait(struct storage *storage, int timeout_ms) {
         until.tv_nsec -= 1000000000;
     }
     pthread_mutex_lock(&storage->queue_mutex);
-    while (storage->queue.first == NULL && !storage->stopping)
+    while (storage->queue.first == NULL && !storage->stopping && !storage->poked)
         if (pthread_cond_timedwait(&storage->queue_filled, &storage->queue_mutex, &until) == ETIMEDOUT)
             break;
+    storage->poked = false;
+    pthread_mutex_unlock(&storage->queue_mutex);
+}
+
+void storage__poke(struct storage *storage) {
+    pthread_mutex_lock(&storage->queue_mutex);
+    storage->poked = true;
+    pthread_cond_signal(&storage->queue_filled);
+    pthread_mutex_unlock(&storage->queue_mutex);
+}
+
+void storage__maintain_poke(struct storage *storage) {
+    pthread_mutex_lock(&storage->queue_mutex);
+    storage->maintain_poked = true;
+    pthread_cond_signal(&storage->maintain_served);
+    pthread_mutex_unlock(&storage->queue_mutex);
+}
+
+static void maintain_wait(struct storage *storage) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += MAINTAIN_WAIT_MS * 1000000L;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&storage->queue_mutex);
+    if (!storage->maintain_poked)
+        (void)pthread_cond_timedwait(&storage->maintain_served, &storage->queue_mutex, &until);
+    storage->maintain_poked = false;
     pthread_mutex_unlock(&storage->queue_mutex);
 }
 
@@ -48,7 +78,7 @@ static void *maintain_run(void *context) {
     struct storage *storage = context;
     while (!atomic_load(&storage->maintain_stopping))
         if (!storage_maintain(storage, clock_wall_ms(storage->options.clock)))
-            nanosleep(&(struct timespec){.tv_nsec = MAINTAIN_WAIT_MS * 1000000L}, NULL);
+            maintain_wait(storage);
     return NULL;
 }
 

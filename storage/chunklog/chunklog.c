@@ -618,6 +618,8 @@ int chunklog_restore(struct chunklog *log, struct slice table, int64_t cut_ms, s
             count > (size_t)(end - p - TABLE_FILE_BYTES) / 8 ||
             atomic_load(&log->entries[number % FILES_MAX].file) != NULL)
             return error_set(detail, STATUS_CORRUPT, "the table of sealed chunks can't be read");
+        if (log->next_number <= number) /* never again, though the file be gone: records refer to it */
+            log->next_number = number + 1;
         if ((int64_t)load_u64(p + 16) <= cut_ms) {
             p += TABLE_FILE_BYTES + (size_t)count * 8;
             continue;

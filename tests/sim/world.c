@@ -373,10 +373,14 @@ void world_settle(struct world *world) {
     bool no_rot = world->model.rot_count == 0 && !world->model.block_rot && !world->manifest_rot;
     if (no_rot && (metric_get(METRIC_wal_replay_corrupt_frames) > 0 ||
                    (world->calm_open && damage != metric_get(METRIC_wal_replay_torn) - world->torn_before)))
-        world_fail(world, "damage reported where there is none: %llu frames, %llu blocks, %llu in blocks",
+        world_fail(world,
+                   "damage reported where there is none: %llu frames, %llu blocks, %llu in blocks, %llu in "
+                   "snapshots, %llu in the chunk log",
                    (unsigned long long)metric_get(METRIC_wal_replay_corrupt_frames),
                    (unsigned long long)metric_get(METRIC_blocks_damaged),
-                   (unsigned long long)metric_get(METRIC_block_damage));
+                   (unsigned long long)metric_get(METRIC_block_damage),
+                   (unsigned long long)metric_get(METRIC_snapshot_damage),
+                   (unsigned long long)metric_get(METRIC_chunklog_damage));
 }
 
 void world_open(struct world *world, bool calm) {
