@@ -96,6 +96,7 @@ struct eval {
     uint64_t seed; /* of label hashes */
     unsigned ticks;
     int64_t end_ms;     /* of the last step */
+    bool is_damaged;    /* storage could not read everything */
     bool delayed_names; /* names are marked where an operation drops them, and go at the end */
 
     uint64_t samples_held; /* in kept columns */

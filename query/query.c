@@ -243,14 +243,16 @@ static const char *annotation_text(struct eval *eval, struct query_result *resul
     return arena_printf(&result->arena, "%s%s (%s)", note->text, more, position);
 }
 
-static int annotations_take(struct eval *eval, struct query_result *result, bool is_info, const char *first,
-                            const char ***texts_out, size_t *count_out) {
-    const char **texts = ARENA_ARRAY(&result->arena, const char *, ANNOTATIONS_SHOWN + 2);
+/* `first`: `first_count` texts that come before the annotations. */
+static int annotations_take(struct eval *eval, struct query_result *result, bool is_info,
+                            const char *const *first, size_t first_count, const char ***texts_out,
+                            size_t *count_out) {
+    const char **texts = ARENA_ARRAY(&result->arena, const char *, first_count + ANNOTATIONS_SHOWN + 1);
     size_t count = 0, omitted = 0;
     if (texts == NULL)
         return eval_no_room(eval);
-    if (first != NULL)
-        texts[count++] = first;
+    for (; count < first_count; count++)
+        texts[count] = first[count];
     size_t shown = 0;
     for (size_t i = 0; i < eval->annotation_count; i++) {
         if (eval->annotations[i].is_info != is_info)
@@ -289,11 +291,14 @@ static int times_print(struct eval *eval, struct query_result *result) {
 
 static int result_finish(struct eval *eval, struct query_result *result) {
     int status = STATUS_OK;
-    const char *truncated = NULL;
+    const char *notes[2];
+    size_t note_count = 0;
+    if (eval->is_damaged)
+        notes[note_count++] = "samples may be missing: a part of what was asked for is damaged on disk";
     size_t limit = eval->request->series_limit;
     if (limit > 0 && result->series_count > limit) {
         result->series_count = limit;
-        truncated = "results truncated due to limit";
+        notes[note_count++] = "results truncated due to limit";
     }
     /* The list of series was collected in the evaluation's arena. */
     struct result_series *series = arena_alloc(&result->arena, (result->series_count + 1) * sizeof *series);
@@ -303,8 +308,8 @@ static int result_finish(struct eval *eval, struct query_result *result) {
         memcpy(series, result->series, result->series_count * sizeof *series);
     result->series = series;
     TRY(times_print(eval, result));
-    TRY(annotations_take(eval, result, false, truncated, &result->warnings, &result->warning_count));
-    TRY(annotations_take(eval, result, true, NULL, &result->infos, &result->info_count));
+    TRY(annotations_take(eval, result, false, notes, note_count, &result->warnings, &result->warning_count));
+    TRY(annotations_take(eval, result, true, NULL, 0, &result->infos, &result->info_count));
 out:
     return status;
 }
