@@ -99,8 +99,9 @@ struct eval {
     bool is_damaged;    /* storage could not read everything */
     bool delayed_names; /* names are marked where an operation drops them, and go at the end */
 
-    uint64_t samples_held; /* in kept columns */
-    uint64_t samples_total;
+    uint64_t samples_held;    /* in kept columns */
+    uint64_t samples_read;    /* from storage */
+    uint64_t samples_queried; /* as Prometheus counts: those that each step looked at */
     uint64_t samples_peak;
 
     struct annotation *annotations;

@@ -380,7 +380,8 @@ int query_run(struct storage *storage, const struct limits *limits, const struct
     TRY(eval_tick(&eval));
     TRY(result_evaluate(&eval, root, result));
     TRY(result_finish(&eval, result));
-    result->stats.samples_total = eval.samples_total;
+    result->stats.samples_total = eval.samples_queried;
+    result->stats.samples_read = eval.samples_read;
     result->stats.samples_peak = eval.samples_peak;
     result->stats.duration_ns = clock_monotonic_ns(clock) - begun_ns;
     *out = result;

@@ -64,7 +64,7 @@ int series_read(struct eval *eval, struct storage_selection *selection, size_t i
         return status;
     }
     eval->is_damaged = eval->is_damaged || selection_damaged(selection) > 0;
-    eval->samples_total += columns->count;
+    eval->samples_read += columns->count;
     return eval_samples_check(eval, columns->count);
 }
 
