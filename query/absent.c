@@ -1,4 +1,6 @@
 /* absent.c: one series that is made, not read: vector(s), absent(v), absent_over_time(m). */
+#include <stdlib.h>
+
 #include "query/eval.h"
 #include "query/functions.h"
 
@@ -71,6 +73,11 @@ int vector_of_time_node(struct eval *eval, struct grid grid, struct eval_node **
     return STATUS_OK;
 }
 
+static int matcher_order(const void *a, const void *b) {
+    return slice_compare((*(const struct matcher *const *)a)->name,
+                         (*(const struct matcher *const *)b)->name);
+}
+
 /* absent() says what it can about what is missing: the labels of the selector's = matchers, each asked for
  * once. */
 static int absent_labels(struct eval *eval, struct ast *arg, struct single *single) {
@@ -83,13 +90,21 @@ static int absent_labels(struct eval *eval, struct ast *arg, struct single *sing
     single->labels = eval_alloc(eval, (count + 1) * sizeof *single->labels);
     if (single->labels == NULL)
         return eval_no_room(eval);
+    /* In order of names, so that neighbours tell whether a label is asked for once. */
+    const struct matcher **sorted = eval_alloc(eval, (count + 1) * sizeof *sorted);
+    if (sorted == NULL)
+        return eval_no_room(eval);
+    for (size_t i = 0; i < count; i++)
+        sorted[i] = &arg->selector.matchers[i];
+    if (count > 0)
+        qsort(sorted, count, sizeof *sorted, matcher_order);
     for (size_t i = 0; i < count; i++) {
-        const struct matcher *matcher = &arg->selector.matchers[i];
-        bool alone = matcher->kind == MATCHER_EQUAL && !slice_equal(matcher->name, NAME_LABEL);
-        for (size_t k = 0; alone && k < count; k++)
-            alone = k == i || !slice_equal(matcher->name, arg->selector.matchers[k].name);
+        struct slice name = sorted[i]->name;
+        bool alone = sorted[i]->kind == MATCHER_EQUAL && sorted[i]->value.len > 0 &&
+                     !slice_equal(name, NAME_LABEL) && (i == 0 || !slice_equal(name, sorted[i - 1]->name)) &&
+                     (i + 1 == count || !slice_equal(name, sorted[i + 1]->name));
         if (alone)
-            labels_set(single->labels, &single->label_count, matcher->name, matcher->value);
+            single->labels[single->label_count++] = (struct label){name, sorted[i]->value};
     }
     return STATUS_OK;
 }

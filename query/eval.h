@@ -296,6 +296,9 @@ static inline size_t labels_signature(const struct signature *signature, const s
                          signature->on, out);
 }
 
+/* Is the name in the sorted list? Asked for in ascending order: *at, first 0, is how far that has come. */
+bool names_have(const struct slice *names, size_t count, size_t *at, struct slice name);
+
 /* Are series of an aggregation that keeps (or drops) these labels different even without their names? */
 bool names_stay_unique(const struct slice *names, size_t count, bool without);
 

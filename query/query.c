@@ -317,7 +317,8 @@ out:
 /* ---- The whole way
  * ----------------------------------------------------------------------------------------------- */
 
-static int steps_count(const struct query_request *request, struct query_error *error, size_t *out) {
+static int steps_count(const struct query_request *request, const struct limits *limits,
+                       struct query_error *error, size_t *out) {
     *out = 1;
     if (!request->range)
         return STATUS_OK;
@@ -326,16 +327,15 @@ static int steps_count(const struct query_request *request, struct query_error *
         snprintf(error->text, sizeof error->text, "invalid range");
         return STATUS_BAD_QUERY;
     }
-    uint64_t steps =
-        ((uint64_t)request->end_ms - (uint64_t)request->start_ms) / (uint64_t)request->step_ms + 1;
-    /* The API allows far fewer; this keeps the arithmetic safe for any caller. */
-    if (steps > 100000000) {
+    /* The API allows far fewer. A single series would be more than the query may hold. */
+    uint64_t last = ((uint64_t)request->end_ms - (uint64_t)request->start_ms) / (uint64_t)request->step_ms;
+    if (last >= limits->query_samples_max) {
         error->type = QUERY_ERROR_EXECUTION;
         snprintf(error->text, sizeof error->text,
                  "query processing would load too many samples into memory in query execution");
         return STATUS_BUDGET;
     }
-    *out = (size_t)steps;
+    *out = (size_t)last + 1;
     return STATUS_OK;
 }
 
@@ -371,10 +371,10 @@ int query_run(struct storage *storage, const struct limits *limits, const struct
         status = STATUS_BAD_QUERY;
         goto out;
     }
-    TRY(steps_count(request, error, &result->steps));
+    TRY(steps_count(request, limits, error, &result->steps));
     result->start_ms = request->start_ms;
     result->step_ms = request->range ? request->step_ms : 0;
-    TRY(durations_resolve(root, request->text, request->start_ms, request->end_ms, result->step_ms, error));
+    TRY(durations_resolve(root, request->start_ms, request->end_ms, result->step_ms, error));
     invariant_mark(root);
     eval.seed = rand_seed_from_system();
     TRY(eval_tick(&eval));
