@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "storage/block/block.h"
+#include "storage/chunklog/chunklog.h"
 #include "storage/head/head.h"
 #include "storage/late/late.h"
 #include "storage/manifest/manifest.h"
@@ -113,6 +114,7 @@ struct storage {
     char *dir;
     struct io_file *lock;
     struct series_table *series;
+    struct chunklog *chunklog;
     struct head *head;
     struct late *late;
     struct wal *wal;
@@ -178,6 +180,9 @@ int storage__apply(struct storage *storage, struct storage_write *write, uint32_
 
 /* The window of that length that holds the time. */
 struct late_range storage__window_of(int64_t time_ms, int64_t window_ms);
+
+/* Where the last window ends that is over, with time for latecomers. */
+int64_t storage__over_ms(const struct storage *storage, int64_t now_ms);
 
 /* The window that a block of samples of that age has: the older, the longer. */
 struct late_range storage__range_for(const struct storage *storage, int64_t time_ms, int64_t now_ms);
