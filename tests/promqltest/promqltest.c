@@ -55,7 +55,7 @@ static void load_run(struct run *run, const struct script_command *command) {
     ASSERT(list != NULL);
     for (size_t i = 0; i < command->series_count; i++) {
         const struct script_series *from = &command->series[i];
-        if (from->is_start_times || from->has_histogram)
+        if (from->is_start_times)
             continue;
         int64_t *times_ms = arena_alloc(&run->scratch, (from->value_count + 1) * sizeof *times_ms);
         double *values = arena_alloc(&run->scratch, (from->value_count + 1) * sizeof *values);
