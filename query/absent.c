@@ -73,13 +73,17 @@ int vector_of_time_node(struct eval *eval, struct grid grid, struct eval_node **
     return STATUS_OK;
 }
 
+/* By name, and those of one name as they are written. */
 static int matcher_order(const void *a, const void *b) {
-    return slice_compare((*(const struct matcher *const *)a)->name,
-                         (*(const struct matcher *const *)b)->name);
+    const struct matcher *left = *(const struct matcher *const *)a,
+                         *right = *(const struct matcher *const *)b;
+    int order = slice_compare(left->name, right->name);
+    return order != 0 ? order : (left > right) - (left < right);
 }
 
-/* absent() says what it can about what is missing: the labels of the selector's = matchers, each asked for
- * once. */
+/* absent() says what it can about what is missing: the labels of the selector's = matchers. A matcher for a
+ * label that an = matcher named before it, and one of another kind, takes the label away again; so the order
+ * counts, as in Prometheus. */
 static int absent_labels(struct eval *eval, struct ast *arg, struct single *single) {
     arg = ast_unparen(arg);
     if (arg->kind == AST_MATRIX)
@@ -90,7 +94,6 @@ static int absent_labels(struct eval *eval, struct ast *arg, struct single *sing
     single->labels = eval_alloc(eval, (count + 1) * sizeof *single->labels);
     if (single->labels == NULL)
         return eval_no_room(eval);
-    /* In order of names, so that neighbours tell whether a label is asked for once. */
     const struct matcher **sorted = eval_alloc(eval, (count + 1) * sizeof *sorted);
     if (sorted == NULL)
         return eval_no_room(eval);
@@ -98,13 +101,16 @@ static int absent_labels(struct eval *eval, struct ast *arg, struct single *sing
         sorted[i] = &arg->selector.matchers[i];
     if (count > 0)
         qsort(sorted, count, sizeof *sorted, matcher_order);
-    for (size_t i = 0; i < count; i++) {
-        struct slice name = sorted[i]->name;
-        bool alone = sorted[i]->kind == MATCHER_EQUAL && sorted[i]->value.len > 0 &&
-                     !slice_equal(name, NAME_LABEL) && (i == 0 || !slice_equal(name, sorted[i - 1]->name)) &&
-                     (i + 1 == count || !slice_equal(name, sorted[i + 1]->name));
-        if (alone)
-            single->labels[single->label_count++] = (struct label){name, sorted[i]->value};
+    for (size_t i = 0, end; i < count; i = end) {
+        struct slice name = sorted[i]->name, value = slice_of(NULL, 0);
+        bool has = false;
+        for (end = i; end < count && slice_equal(sorted[end]->name, name); end++) {
+            bool sets = sorted[end]->kind == MATCHER_EQUAL && !has;
+            value = sets ? sorted[end]->value : slice_of(NULL, 0);
+            has = has || sets;
+        }
+        if (value.len > 0 && !slice_equal(name, NAME_LABEL))
+            single->labels[single->label_count++] = (struct label){name, value};
     }
     return STATUS_OK;
 }
