@@ -335,6 +335,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(storage__snapshot_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
     storage->apply_cut_ms = storage->manifest.cut_ms;
+    storage->cut_done_ms = storage->manifest.cut_ms;
     late_now(storage->late, clock_wall_ms(options->clock));
     const struct wal_options wal_options = {.io = options->io,
                                             .dir = wal_path,

@@ -293,6 +293,7 @@ struct storage {
         snapshot_position; /* the older snapshot's: the log is needed from here on; 0: there is none */
     struct buf scratch;
     int64_t apply_cut_ms;            /* samples before this go to late windows */
+    int64_t cut_done_ms;             /* samples before this are in blocks; not above apply_cut_ms */
     struct window_position *windows; /* of the head, behind apply_cut_ms */
     size_t window_count;
     size_t window_capacity;

@@ -337,11 +337,12 @@ static int late_apply(struct storage *storage, uint32_t slot, struct sample samp
                       wal_position position, enum head_verdict *verdict, uint64_t *existing_bits) {
     enum late_verdict late;
     struct late_range small = storage__window_of(sample.time_ms, (int64_t)storage->options.limits->window_ms);
-    struct late_range range = sample.time_ms < storage->apply_cut_ms
-                                  ? storage__range_for(storage, sample.time_ms, storage->apply_cut_ms)
-                                  : small;
-    if (range.end_ms > storage->apply_cut_ms)
-        range = small; /* no late window spans what is cut and what is not */
+    /* No late window spans what is in blocks and what is not: a block covers each whole. */
+    struct late_range range = small;
+    if (sample.time_ms < storage->cut_done_ms)
+        range = storage__range_for(storage, sample.time_ms, storage->cut_done_ms);
+    if (range.end_ms > storage->cut_done_ms)
+        range = small;
     int status =
         late_add(storage->late, slot, sample, start_ms, position, range, small, &late, existing_bits);
     if (status < 0)
