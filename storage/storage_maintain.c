@@ -247,6 +247,7 @@ static int64_t windows_oldest(const struct storage *storage) {
 static bool drop(struct storage *storage) {
     struct maintain *m = storage->maintain;
     if (m->cuts && m->drop_slot != UINT32_MAX) {
+        storage->cut_done_ms = m->end_ms;
         if (m->drop_slot == 0) {
             windows_forget(storage, m->end_ms);
             hidden_forget(storage->hidden, m->end_ms);

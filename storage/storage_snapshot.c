@@ -341,6 +341,8 @@ static int slice_take(struct storage *storage) {
     }
     store_u32(s->buf.data + 12, s->slot);
     s->ended = s->slot == s->slot_end;
+    if (s->ended)
+        chunklog_mark(storage->chunklog);
 out:
     return status;
 }

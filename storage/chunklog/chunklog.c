@@ -25,6 +25,7 @@
 #define FILES_MAX        64
 #define EXTENT_BYTES     (256u << 10)
 #define EXTENT_NONE      UINT32_MAX
+#define PAGE_BYTES       4096u
 #define REF_OFFSET_BITS  40
 #define HEADER_BYTES     64
 #define RECORD_BYTES     40
@@ -38,7 +39,8 @@ static const char MAGIC[8] = "TIDCHUNK";
 struct extent {
     uint8_t *data; /* NULL: lost */
     atomic_uint_fast32_t used;
-    uint32_t written; /* up to here it is in the file; the maintaining thread's */
+    atomic_uint_fast32_t mark; /* of it, when chunklog_mark was called last: the end of a page */
+    uint32_t written;          /* up to here it is in the file; the maintaining thread's */
     uint32_t synced;
     uint8_t partition;
     bool restored;      /* data is in the file's mapping */
@@ -302,6 +304,22 @@ int chunklog_append(struct chunklog *log, int64_t window_begin_ms, int64_t windo
     return STATUS_OK;
 }
 
+void chunklog_mark(struct chunklog *log) {
+    for (size_t i = 0; i < FILES_MAX; i++) {
+        struct file *file = atomic_load_explicit(&log->entries[i].file, memory_order_relaxed);
+        for (size_t partition = 0; file != NULL && partition < CHUNKLOG_PARTITIONS; partition++) {
+            if (file->open[partition] == EXTENT_NONE)
+                continue;
+            struct extent *extent = extent_at(file, file->open[partition]);
+            uint32_t used = (uint32_t)atomic_load_explicit(&extent->used, memory_order_relaxed);
+            uint32_t mark = (used + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1); /* zeros, so far */
+            atomic_fetch_add_explicit(&log->memory_bytes, mark - used, memory_order_relaxed);
+            atomic_store_explicit(&extent->used, mark, memory_order_release);
+            atomic_store_explicit(&extent->mark, mark, memory_order_release);
+        }
+    }
+}
+
 void chunklog_drop(struct chunklog *log, int64_t end_ms) {
     for (size_t i = 0; i < FILES_MAX; i++) {
         struct entry *entry = &log->entries[i];
@@ -410,9 +428,10 @@ static int file_open(struct chunklog *log, struct file *file, struct error_detai
 static int extent_write(struct chunklog *log, struct file *file, uint32_t index,
                         struct error_detail *detail) {
     struct extent *extent = extent_at(file, index);
-    uint32_t used = (uint32_t)atomic_load_explicit(&extent->used, memory_order_acquire);
     /* A file that shall be mapped has all of the extent. */
-    uint32_t end = atomic_load_explicit(&extent->closed, memory_order_acquire) ? EXTENT_BYTES : used;
+    uint32_t end = atomic_load_explicit(&extent->closed, memory_order_acquire)
+                       ? EXTENT_BYTES
+                       : (uint32_t)atomic_load_explicit(&extent->mark, memory_order_acquire);
     if (extent->written >= end)
         return STATUS_OK;
     int status = file_open(log, file, detail);
@@ -543,8 +562,10 @@ int chunklog_describe(struct chunklog *log, struct buf *table, struct error_deta
             if (!extent->restored && !atomic_load(&extent->check))
                 TRY(extent_write(log, file, at, detail));
             uint32_t used = (uint32_t)atomic_load(&extent->used);
-            if (!extent->restored && !atomic_load(&extent->check) && used > extent->written)
+            if (!atomic_load(&extent->closed)) /* now: written was its mark then */
                 used = extent->written;
+            else if (!extent->restored && !atomic_load(&extent->check) && used > extent->written)
+                used = extent->written; /* closed in between */
             uint8_t entry[8];
             store_u32(entry, used);
             store_u32(entry + 4, extent->partition);
@@ -691,6 +712,10 @@ int chunklog_verify(struct chunklog *log,
             for (uint32_t from = at == 0 ? HEADER_BYTES : 0; from < used && status >= 0;) {
                 struct chunklog_chunk chunk;
                 size_t size;
+                if (load_u64(extent->data + from) == 0) { /* the rest of a page that a mark left */
+                    from = (from / PAGE_BYTES + 1) * PAGE_BYTES;
+                    continue;
+                }
                 if (record_at(file, extent, offset + from, used, &chunk, &size) < 0) {
                     /* its length can't be believed: the next record can't be found */
                     status = each(context, path, offset + from, "record: wrong checksum");

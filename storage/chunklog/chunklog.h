@@ -53,6 +53,11 @@ void chunklog_free(struct chunklog *log);
 int chunklog_append(struct chunklog *log, int64_t window_begin_ms, int64_t window_end_ms, int64_t over_ms,
                     unsigned partition, const struct chunklog_chunk *chunk, chunk_ref *out);
 
+/* What was appended until now is what the next chunklog_describe tells of. What comes behind it begins in a
+ * page of its own: a page that is durable is never written again, for a write that is torn would damage it.
+ */
+void chunklog_mark(struct chunklog *log);
+
 /* The files of windows that end at `end_ms` or before go: no reader asks for times before `end_ms` any more
  * (chunklog_read's from_ms). The maintaining thread removes them. */
 void chunklog_drop(struct chunklog *log, int64_t end_ms);
@@ -75,8 +80,8 @@ uint64_t chunklog_file_bytes(const struct chunklog *log);
  * nothing is lost and it is tried again by the next call. */
 int chunklog_write(struct chunklog *log, bool *more_out, struct error_detail *detail);
 
-/* Writes and syncs all that was appended until now, and appends to `table` what a restart needs to find it
- * again. */
+/* Writes and syncs all that was appended until the last chunklog_mark, and appends to `table` what a restart
+ * needs to find it again. */
 int chunklog_describe(struct chunklog *log, struct buf *table, struct error_detail *detail);
 
 /* ---- opening ---- */
