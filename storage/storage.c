@@ -246,6 +246,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(wal_open(&wal_options, detail, &storage->wal));
     TRY(replay_log(storage, detail));
     TRY(start_log(storage));
+    storage->retire_due = true; /* what the log has of them may be in blocks */
     *out = storage;
     storage = NULL;
 out:

@@ -229,6 +229,7 @@ static bool drop(struct storage *storage) {
     }
     if (m->cuts)
         windows_forget(storage, m->end_ms);
+    storage->retire_due = true;
     wal_drop_before(storage->wal, storage__log_needed(storage));
     return true;
 }

@@ -97,6 +97,10 @@ void storage__maintain_free(struct storage *storage);
  */
 bool storage__maintain_serve(struct storage *storage);
 
+/* Series that fell silent leave (storage_retire.c): a slice of it, if a pass is due. True if it did
+ * something. The storage thread, between two groups. */
+bool storage__retire_serve(struct storage *storage);
+
 /* The lowest log position that is still needed. The storage thread. */
 wal_position storage__log_needed(const struct storage *storage);
 
@@ -141,6 +145,7 @@ struct storage {
     int group_status;
     bool applying; /* the group is durable, and there was no memory to apply all of it */
     uint64_t group_started_ns;
+    bool retire_due;   /* since something was dropped from the head */
     uint8_t *declared; /* bit by slot: declared in declared_segment */
     size_t declared_slots;
     uint32_t declared_segment; /* SEGMENT_UNKNOWN: nothing counts as declared */
