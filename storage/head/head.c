@@ -194,7 +194,7 @@ static int series_apply(struct head *head, struct head_series *series, struct sa
                         int64_t cut_ms, enum head_verdict *verdict, uint64_t *existing_bits) {
     bool empty = series_is_empty(series);
     if (sample.time_ms < cut_ms || (!empty && sample.time_ms <= series_last_ms(series))) {
-        uint64_t found;
+        uint64_t found = 0;
         int status = empty ? STATUS_NOT_FOUND : stored_find(series, sample.time_ms, &found);
         if (status < 0 && status != STATUS_NOT_FOUND)
             return status;

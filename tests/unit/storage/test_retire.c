@@ -2,6 +2,7 @@
  * if it comes back; slots are used again within one log segment; memory does not grow with those that went.
  * In the series table: writers, readers and retirement at once. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -198,7 +199,12 @@ static void *writer_run(void *context) {
         if (slot == SLOT_NONE &&
             series_ensure(shared->table, buf_slice(&bytes), 0, &scratch, &fault, &slot) < 0)
             atomic_store(&shared->failed, true);
+        if (rand_below(&rand, 4) == 0)
+            sched_yield(); /* between looking up and applying */
         atomic_fetch_add(&shared->samples[slot], 1);
+        if (series_find(shared->table, series_hash(shared->table, buf_slice(&bytes)), buf_slice(&bytes)) !=
+            slot)
+            atomic_store(&shared->failed, true);
         buf_clear(&back);
         series_labels_append(shared->table, slot, &back);
         if (!slice_equal(buf_slice(&back), buf_slice(&bytes)))
