@@ -157,7 +157,7 @@ static void test_pins_hold(void **state) {
 
 #define TABLE_SERIES 600u
 #define TABLE_LABELS 3
-#define ROUNDS       60000u
+#define ROUNDS       15000u
 
 static const struct label_limits limits = {.name_bytes_max = 64, .value_bytes_max = 64, .count_max = 8};
 
