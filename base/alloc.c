@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* Off (0) in production: one relaxed load an allocation. */
 static atomic_bool fault_armed;
@@ -52,4 +53,16 @@ char *mem_strndup(const void *data, size_t len) {
         memcpy(copy, data, len);
     copy[len] = '\0';
     return copy;
+}
+
+void *mem_pages_alloc(size_t bytes) {
+    if (fault_fires())
+        return NULL;
+    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return pages == MAP_FAILED ? NULL : pages;
+}
+
+void mem_pages_free(void *p, size_t bytes) {
+    if (p != NULL)
+        munmap(p, bytes);
 }

@@ -17,6 +17,11 @@ void mem_free(void *p);
 /* A NUL-terminated copy of `len` bytes, or NULL. Free with mem_free. */
 char *mem_strndup(const void *data, size_t len) __attribute__((warn_unused_result));
 
+/* Whole pages of zeros, straight from the system and given back to it; what is not touched costs nothing. A
+ * file may be mapped over them. `bytes` is a multiple of 4096. */
+void *mem_pages_alloc(size_t bytes) __attribute__((warn_unused_result));
+void mem_pages_free(void *p, size_t bytes); /* NULL is fine */
+
 /* Fault injection, for tests: the allocation that is `countdown` calls away (1 = the next one) and, with
  * `repeat`, all behind it fail. 0 turns it off. Returns how many calls were made since the last call here. */
 uint64_t mem_fault_set(uint64_t countdown, int repeat);

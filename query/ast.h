@@ -56,9 +56,10 @@ struct ast {
     enum value_type type;
     size_t start; /* byte positions in the text */
     size_t end;
-    unsigned depth;   /* of the tree below, itself included */
-    bool is_duration; /* a number written as a duration: 5m */
-    size_t print_len; /* print.c's own: bytes of the node in one line */
+    unsigned depth;      /* of the tree below, itself included */
+    bool step_invariant; /* set before evaluation: the same value at every step */
+    bool is_duration;    /* a number written as a duration: 5m */
+    size_t print_len;    /* print.c's own: bytes of the node in one line */
     union {
         double number;
         struct slice string;

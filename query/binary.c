@@ -8,30 +8,17 @@
 
 #include "query/functions.h"
 
-int vector_binary_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
-
-struct signature {
-    struct slice *names; /* sorted */
-    size_t name_count;
-    bool on;
-};
-
-static size_t signature_of(const struct signature *signature, const struct eval_series *series,
-                           struct label *out) {
-    return labels_select(series->labels, series->label_count, signature->names, signature->name_count,
-                         signature->on, out);
-}
-
 /* A series of the one side, in the chain of its signature. */
 struct one_entry {
     struct kept_series series;
+    size_t group;
     size_t next; /* index + 1 */
 };
 
 struct one_group {
     size_t first, last; /* index + 1 into entries */
     uint64_t *present;  /* of all entries */
-    uint64_t *matched;  /* one-to-one: steps that have had a partner */
+    uint64_t *matched;  /* steps that have had a partner */
 };
 
 struct binary {
@@ -48,6 +35,8 @@ struct binary {
     size_t entry_count;
     bool is_read, is_grouped;
     bool one_is_left; /* group_right */
+    bool has_one_fill, has_many_fill;
+    double one_fill, many_fill; /* what stands for a partner that is missing */
 
     bool has_conflict; /* the first pair found with one signature at one step */
     uint64_t *conflict;
@@ -55,7 +44,11 @@ struct binary {
     struct kept_series conflict_with;
 
     struct eval_series current; /* of the many side */
+    size_t group_index;         /* its group; SIZE_MAX: none */
     size_t entry_next;          /* entries still to pair with it; index + 1 */
+    bool fill_next;             /* and then what has no partner */
+    bool is_many_done;
+    size_t left_over_next; /* entries still to look through for what had no partner */
     double *one_values;
     uint64_t *one_present;
     double *values;
@@ -68,7 +61,7 @@ static int one_add(struct binary *binary, const struct eval_series *series) {
     struct eval *eval = binary->base.eval;
     size_t words = bits_words(binary->base.grid.count), index;
     bool added;
-    size_t label_count = signature_of(&binary->signature, series, binary->scratch);
+    size_t label_count = labels_signature(&binary->signature, series, binary->scratch);
     TRY(label_table_find(eval, &binary->table, binary->scratch, label_count, &index, &added));
     if (added) {
         struct one_group *grown = eval_push(eval, binary->groups, index, sizeof *grown);
@@ -101,7 +94,7 @@ static int one_add(struct binary *binary, const struct eval_series *series) {
         return eval_no_room(eval);
     binary->entries = entries;
     struct one_entry *entry = &entries[binary->entry_count++];
-    *entry = (struct one_entry){0};
+    *entry = (struct one_entry){.group = index};
     TRY(series_keep(eval, &binary->base.grid, series, &entry->series));
     if (group->last != 0)
         entries[group->last - 1].next = binary->entry_count;
@@ -148,7 +141,7 @@ static int conflict_fail(struct binary *binary) {
     return status;
 }
 
-/* The next series of the many side that has a partner. */
+/* The next series of the many side that has a partner, or gets one. */
 static int many_next(struct binary *binary) {
     for (;;) {
         int status = node_next(binary->many, &binary->current);
@@ -159,70 +152,114 @@ static int many_next(struct binary *binary) {
             if ((binary->conflict[i] & binary->current.present[i]) != 0)
                 return conflict_fail(binary);
         }
-        size_t label_count = signature_of(&binary->signature, &binary->current, binary->scratch);
+        size_t label_count = labels_signature(&binary->signature, &binary->current, binary->scratch);
         size_t index = label_table_get(binary->base.eval, &binary->table, binary->scratch, label_count);
-        if (index == SIZE_MAX)
+        binary->group_index = index;
+        binary->fill_next = binary->has_one_fill;
+        if (index == SIZE_MAX) {
+            if (binary->has_one_fill)
+                return STATUS_OK;
             continue;
+        }
         struct one_group *group = &binary->groups[index];
         binary->entry_next = group->first;
-        if (binary->is_grouped)
-            return STATUS_OK;
         for (size_t i = 0; i < words; i++) {
             uint64_t both = group->present[i] & binary->current.present[i];
-            if ((both & group->matched[i]) != 0) {
+            if (!binary->is_grouped && (both & group->matched[i]) != 0)
                 return eval_fail(binary->base.eval,
                                  "multiple matches for labels: many-to-one matching must be explicit "
                                  "(group_left/group_right)");
-            }
             group->matched[i] |= both;
         }
         return STATUS_OK;
     }
 }
 
-static void result_labels(struct binary *binary, const struct one_entry *entry, struct eval_series *out) {
-    const struct eval_series *many = &binary->current;
-    bool drop_name = !op_is_comparison(binary->ast->binary.op) || binary->ast->binary.return_bool;
-    if (many->label_count > 0)
-        memcpy(binary->labels, many->labels, many->label_count * sizeof *many->labels);
+/* From the labels of the many side (those of the match, where it was missing) and of the one side (none,
+ * where that was). */
+static void result_labels(struct binary *binary, const struct label *many, size_t many_count,
+                          const struct kept_series *one, struct eval_series *out) {
+    bool is_arithmetic = !op_is_comparison(binary->ast->binary.op);
+    if (many_count > 0)
+        memcpy(binary->labels, many, many_count * sizeof *many);
     out->labels = binary->labels;
-    out->label_count = many->label_count;
+    out->label_count = many_count;
+    out->drop_name = false;
     if (!binary->is_grouped) {
         size_t kept = 0, at = 0;
-        for (size_t i = 0; i < many->label_count; i++) {
+        for (size_t i = 0; i < many_count; i++) {
             int order = 1;
             while (at < binary->signature.name_count &&
-                   (order = slice_compare(binary->signature.names[at], many->labels[i].name)) < 0)
+                   (order = slice_compare(binary->signature.names[at], many[i].name)) < 0)
                 at++;
             bool listed = at < binary->signature.name_count && order == 0;
             if (listed == binary->signature.on)
-                binary->labels[kept++] = many->labels[i];
+                binary->labels[kept++] = many[i];
         }
         out->label_count = kept;
     }
-    if (drop_name)
-        labels_drop_name(out);
-    for (size_t i = 0; binary->is_grouped && i < binary->include_count; i++)
-        labels_set(binary->labels, &out->label_count, binary->include[i],
-                   labels_get(entry->series.labels, entry->series.label_count, binary->include[i]));
+    if (is_arithmetic)
+        labels_drop_name(out); /* at once, even if that is delayed elsewhere */
+    else if (binary->ast->binary.return_bool)
+        series_drop_name(binary->base.eval, out);
+    for (size_t i = 0; binary->is_grouped && i < binary->include_count; i++) {
+        struct slice value = slice_of(NULL, 0);
+        if (one != NULL)
+            value = labels_get(one->labels, one->label_count, binary->include[i]);
+        labels_set(binary->labels, &out->label_count, binary->include[i], value);
+    }
 }
 
-static void pair_apply(struct binary *binary) {
+/* At the steps in `present`; NULL values: the fill. */
+static void pair_apply(struct binary *binary, const double *many_values, const double *one_values) {
     enum token_kind op = binary->ast->binary.op;
-    size_t count = binary->base.grid.count;
-    for (size_t i = 0; i < bits_words(count); i++)
-        binary->present[i] = binary->current.present[i] & binary->one_present[i];
-    for (BITS_EACH(i, binary->present, count)) {
-        double many = binary->current.values[i], one = binary->one_values[i], result;
+    bool is_trim = op == TOKEN_TRIM_LOWER || op == TOKEN_TRIM_UPPER;
+    for (BITS_EACH(i, binary->present, binary->base.grid.count)) {
+        double many = many_values != NULL ? many_values[i] : binary->many_fill;
+        double one = one_values != NULL ? one_values[i] : binary->one_fill, result = 0;
         bool holds = binary->one_is_left ? operator_apply(op, one, many, &result)
                                          : operator_apply(op, many, one, &result);
-        if (!op_is_comparison(op) || holds)
+        if (holds)
             binary->values[i] = binary->ast->binary.return_bool ? 1 : result;
         else if (binary->ast->binary.return_bool)
             binary->values[i] = 0;
         else
             bits_clear(binary->present, i);
+        if (is_trim)
+            annotate_types(binary->base.eval, binary->ast);
     }
+}
+
+static void entry_pair(struct binary *binary, struct eval_series *out) {
+    struct one_entry *entry = &binary->entries[binary->entry_next - 1];
+    column_unpack(&binary->base.grid, &entry->series.column, binary->one_values, binary->one_present);
+    binary->entry_next = entry->next;
+    for (size_t i = 0; i < bits_words(binary->base.grid.count); i++)
+        binary->present[i] = binary->current.present[i] & binary->one_present[i];
+    pair_apply(binary, binary->current.values, binary->one_values);
+    result_labels(binary, binary->current.labels, binary->current.label_count, &entry->series, out);
+}
+
+/* Where the current series has no partner. */
+static void one_fill(struct binary *binary, struct eval_series *out) {
+    const uint64_t *there =
+        binary->group_index == SIZE_MAX ? NULL : binary->groups[binary->group_index].present;
+    binary->fill_next = false;
+    for (size_t i = 0; i < bits_words(binary->base.grid.count); i++)
+        binary->present[i] = binary->current.present[i] & ~(there == NULL ? 0 : there[i]);
+    pair_apply(binary, binary->current.values, NULL);
+    result_labels(binary, binary->current.labels, binary->current.label_count, NULL, out);
+}
+
+/* Where an entry of the one side had none. */
+static void many_fill(struct binary *binary, struct eval_series *out) {
+    struct one_entry *entry = &binary->entries[binary->left_over_next++];
+    struct label_set *set = &binary->table.sets[entry->group];
+    column_unpack(&binary->base.grid, &entry->series.column, binary->one_values, binary->one_present);
+    for (size_t i = 0; i < bits_words(binary->base.grid.count); i++)
+        binary->present[i] = binary->one_present[i] & ~binary->groups[entry->group].matched[i];
+    pair_apply(binary, NULL, binary->one_values);
+    result_labels(binary, set->labels, set->label_count, &entry->series, out);
 }
 
 static int binary_next(struct eval_node *node, struct eval_series *out) {
@@ -231,121 +268,30 @@ static int binary_next(struct eval_node *node, struct eval_series *out) {
     if (!binary->is_read) {
         TRY(one_read(binary));
         binary->is_read = true;
+        if (binary->has_conflict && (binary->has_one_fill || binary->has_many_fill))
+            return conflict_fail(binary);
     }
     do {
-        while (binary->entry_next == 0) {
+        if (binary->entry_next != 0) {
+            entry_pair(binary, out);
+        } else if (binary->fill_next) {
+            one_fill(binary, out);
+        } else if (!binary->is_many_done) {
             status = many_next(binary);
-            if (status != STATUS_OK)
+            if (status < 0)
                 return status;
+            binary->is_many_done = status == STATUS_END;
+            status = STATUS_OK;
+            memset(binary->present, 0, bits_words(node->grid.count) * 8);
+        } else if (binary->has_many_fill && binary->left_over_next < binary->entry_count) {
+            TRY(eval_tick(node->eval));
+            many_fill(binary, out);
+        } else {
+            return STATUS_END;
         }
-        struct one_entry *entry = &binary->entries[binary->entry_next - 1];
-        column_unpack(&node->grid, &entry->series.column, binary->one_values, binary->one_present);
-        binary->entry_next = entry->next;
-        pair_apply(binary);
-        result_labels(binary, entry, out);
-        out->values = binary->values;
-        out->present = binary->present;
     } while (!bits_any(binary->present, node->grid.count));
-out:
-    return status;
-}
-
-/* ---- and, or, unless
- * ---------------------------------------------------------------------------------------- */
-
-struct set {
-    struct eval_node base;
-    enum token_kind op;
-    struct eval_node *left, *right;
-    struct signature signature;
-    struct label *scratch;
-    struct label_table table;
-    uint64_t **present; /* of a signature: where the remembered side has something */
-    bool is_first_done;
-};
-
-static int set_remember(struct set *set, const struct eval_series *series) {
-    int status = STATUS_OK;
-    struct eval *eval = set->base.eval;
-    size_t words = bits_words(set->base.grid.count), index;
-    bool added;
-    size_t label_count = signature_of(&set->signature, series, set->scratch);
-    TRY(label_table_find(eval, &set->table, set->scratch, label_count, &index, &added));
-    if (added) {
-        uint64_t **grown = eval_push(eval, set->present, index, sizeof *grown);
-        if (grown == NULL)
-            return eval_no_room(eval);
-        set->present = grown;
-        grown[index] = eval_alloc(eval, (words + 1) * 8);
-        if (grown[index] == NULL)
-            return eval_no_room(eval);
-    }
-    for (size_t i = 0; i < words; i++)
-        set->present[index][i] |= series->present[i];
-out:
-    return status;
-}
-
-/* Takes out of a series what the remembered side has (`keep` false), or everything else. */
-static void set_filter(struct set *set, const struct eval_series *series, bool keep) {
-    size_t words = bits_words(set->base.grid.count);
-    size_t label_count = signature_of(&set->signature, series, set->scratch);
-    size_t index = label_table_get(set->base.eval, &set->table, set->scratch, label_count);
-    for (size_t i = 0; i < words; i++) {
-        uint64_t there = index == SIZE_MAX ? 0 : set->present[index][i];
-        series->present[i] &= keep ? there : ~there;
-    }
-}
-
-static int set_next(struct eval_node *node, struct eval_series *out) {
-    struct set *set = (struct set *)node;
-    int status = STATUS_OK;
-    if (set->op == TOKEN_OR && !set->is_first_done) {
-        while ((status = node_next(set->left, out)) == STATUS_OK) {
-            if (!bits_any(out->present, node->grid.count))
-                continue;
-            return set_remember(set, out);
-        }
-        if (status < 0)
-            return status;
-        set->is_first_done = true;
-    }
-    if (!set->is_first_done) {
-        while ((status = node_next(set->right, out)) == STATUS_OK)
-            TRY(set_remember(set, out));
-        if (status < 0)
-            return status;
-        set->is_first_done = true;
-    }
-    struct eval_node *rest = set->op == TOKEN_OR ? set->right : set->left;
-    while ((status = node_next(rest, out)) == STATUS_OK) {
-        set_filter(set, out, set->op == TOKEN_AND);
-        if (bits_any(out->present, node->grid.count))
-            return STATUS_OK;
-    }
-out:
-    return status;
-}
-
-static int set_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out) {
-    int status = STATUS_OK;
-    struct ast_matching *matching = &ast->binary.matching;
-    struct set *set = node_new(eval, sizeof *set, grid, set_next);
-    if (set == NULL)
-        return eval_no_room(eval);
-    set->op = ast->binary.op;
-    set->signature.on = matching->on;
-    set->scratch = eval_alloc(eval, (STORAGE_LABELS_MAX + 2) * sizeof(struct label));
-    if (set->scratch == NULL)
-        return eval_no_room(eval);
-    TRY(names_sort(eval, matching->labels, matching->label_count, &set->signature.names,
-                   &set->signature.name_count));
-    TRY(node_build(eval, ast->binary.left, grid, &set->left));
-    TRY(node_build(eval, ast->binary.right, grid, &set->right));
-    set->base.unique_nameless = set->op != TOKEN_OR && set->left->unique_nameless;
-    *out = &set->base;
-    if (set->op == TOKEN_OR)
-        TRY(merge_node(eval, &set->base, false, NULL, out));
+    out->values = binary->values;
+    out->present = binary->present;
 out:
     return status;
 }
@@ -353,10 +299,6 @@ out:
 int vector_binary_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out) {
     int status = STATUS_OK;
     struct ast_matching *matching = &ast->binary.matching;
-    if (op_is_set(ast->binary.op))
-        return set_node(eval, ast, grid, out);
-    if (matching->has_fill_left || matching->has_fill_right)
-        return eval_unsupported(eval, "the fill modifier");
     struct binary *binary = node_new(eval, sizeof *binary, grid, binary_next);
     if (binary == NULL)
         return eval_no_room(eval);
@@ -365,6 +307,12 @@ int vector_binary_node(struct eval *eval, struct ast *ast, struct grid grid, str
     binary->is_grouped = matching->card != CARD_ONE_TO_ONE;
     binary->one_is_left = matching->card == CARD_ONE_TO_MANY;
     binary->signature.on = matching->on;
+    /* Under group_right the sides change places, but Prometheus leaves the fills where they are: fill_right
+     * stands for the one side, fill_left for the many side, whichever is written where. */
+    binary->has_one_fill = matching->has_fill_right;
+    binary->one_fill = matching->fill_right;
+    binary->has_many_fill = matching->has_fill_left;
+    binary->many_fill = matching->fill_left;
     binary->scratch = eval_alloc(eval, (STORAGE_LABELS_MAX + 2) * sizeof(struct label));
     binary->labels =
         eval_alloc(eval, (STORAGE_LABELS_MAX * 2 + matching->include_count) * sizeof(struct label));
@@ -390,7 +338,8 @@ int vector_binary_node(struct eval *eval, struct ast *ast, struct grid grid, str
     /* With the whole label set but the name as signature, and no two series that differ by name only, each
      * result stands alone. */
     bool whole = !binary->is_grouped && !binary->signature.on && binary->signature.name_count == 0;
-    bool one_entry_each = whole && binary->one->unique_nameless && binary->many->unique_nameless;
+    bool one_entry_each = whole && binary->one->unique_nameless && binary->many->unique_nameless &&
+                          !binary->has_one_fill && !binary->has_many_fill;
     binary->base.unique_nameless = one_entry_each;
     if (!one_entry_each) {
         TRY(merge_node(eval, &binary->base, false,
@@ -399,7 +348,8 @@ int vector_binary_node(struct eval *eval, struct ast *ast, struct grid grid, str
                            : NULL,
                        out));
         /* What has no name stays unique without it. */
-        (*out)->unique_nameless = !op_is_comparison(ast->binary.op) || ast->binary.return_bool;
+        (*out)->unique_nameless =
+            !op_is_comparison(ast->binary.op) || (ast->binary.return_bool && !eval->delayed_names);
     }
 out:
     return status;

@@ -60,6 +60,7 @@ struct eval_series {
     size_t label_count;
     double *values;
     uint64_t *present;
+    bool drop_name; /* with delayed name removal: the name goes when the query ends */
 };
 
 struct eval_node {
@@ -94,7 +95,8 @@ struct eval {
     uint64_t deadline_ns;
     uint64_t seed; /* of label hashes */
     unsigned ticks;
-    int64_t end_ms; /* of the last step */
+    int64_t end_ms;     /* of the last step */
+    bool delayed_names; /* names are marked where an operation drops them, and go at the end */
 
     uint64_t samples_held; /* in kept columns */
     uint64_t samples_total;
@@ -147,16 +149,40 @@ void nodes_release(struct eval *eval);
 int merge_node(struct eval *eval, struct eval_node *child, bool strict, const char *error_text,
                struct eval_node **out);
 
+/* One node for each kind of expression. `timestamps`: the samples' times instead of their values. */
 int selector_node(struct eval *eval, struct ast *ast, struct grid grid, bool timestamps,
                   struct eval_node **out);
 int range_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
 int call_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
+int map_function_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
+int vector_of_scalar_node(struct eval *eval, struct ast *scalar, struct grid grid, struct eval_node **out);
+int vector_of_time_node(struct eval *eval, struct grid grid, struct eval_node **out);
+int absent_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
+int sort_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
+int relabel_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
+int info_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
+int histogram_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
 int aggregate_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
-int binary_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
+int top_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
+int limit_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
+int count_values_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
+int quantile_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
 int unary_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
-int histogram_quantile_node(struct eval *eval, struct ast *call, struct grid grid, struct eval_node **out);
+int scalar_binary_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
+int vector_binary_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
+int set_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out);
 
-/* A binary operator on two numbers. False: a comparison that filters. */
+/* The child's single step at every step of the grid: for what does not depend on time. */
+int repeat_node(struct eval *eval, struct eval_node *child, struct grid grid, struct eval_node **out);
+
+/* Delayed name removal, at last: takes the names of marked series out. */
+int names_node(struct eval *eval, struct eval_node *child, struct eval_node **out);
+
+/* Marks the parts of a tree that have the same value at every step (@, literals, and what is made of them).
+ */
+void invariant_mark(struct ast *ast);
+
+/* A binary operator on two numbers. False: a comparison that filters, or a trim, which knows no floats. */
 bool operator_apply(enum token_kind op, double left, double right, double *out);
 
 /* ---- Samples of a range
@@ -169,7 +195,8 @@ struct range_source {
     struct grid grid;
     int64_t range_ms;
     int64_t offset_ms;
-    bool is_fixed; /* by @: all steps look at fixed_ms */
+    int64_t before_ms, after_ms; /* anchored and smoothed: samples beside each window that it needs too */
+    bool is_fixed;               /* by @: all steps look at fixed_ms */
     int64_t fixed_ms;
     bool unique_nameless;
 
@@ -180,12 +207,45 @@ struct range_source {
 
     struct label *labels;
     size_t label_count;
+    bool drop_name;
     struct sample_columns columns;
 };
 
 int range_source_open(struct eval *eval, struct ast *ast, struct grid grid, struct range_source *source);
 int range_source_next(struct range_source *source); /* STATUS_OK, STATUS_END, or negative */
 void range_source_close(struct range_source *source);
+
+/* What instant selectors share with them. shift_fixed: @ as a time, if there is one. */
+bool shift_fixed(const struct eval *eval, const struct ast_shift *shift, int64_t *ms_out);
+bool matchers_name_one(const struct ast *selector);
+int select_open(struct eval *eval, const struct matcher *matchers, size_t count, int64_t time_min_ms,
+                int64_t time_max_ms, struct storage_selection **out);
+int series_read(struct eval *eval, struct storage_selection *selection, size_t index, int64_t time_min_ms,
+                int64_t time_max_ms, struct sample_columns *columns);
+void stale_drop(struct sample_columns *columns);
+int64_t time_clamp(int64_t ms); /* leaves room for arithmetic at both ends */
+static inline int64_t grid_last(const struct grid *grid) {
+    return grid_time(grid, grid->count == 0 ? 0 : grid->count - 1);
+}
+
+/* ---- anchored and smoothed (extended.c) -------------------------------------------------------------------
+ * A window with what lies beside it: samples [low, high) in time order, its edges start_ms and end_ms. */
+struct extended_window {
+    const int64_t *times_ms;
+    const double *values;
+    size_t low, high;
+    int64_t start_ms, end_ms;
+    bool smoothed;
+};
+/* Values at both edges, and the samples [*first, *last) strictly between them. False: nothing in the window.
+ */
+bool extended_edges(const struct extended_window *window, bool is_counter, double *left, double *right,
+                    size_t *first, size_t *last);
+/* The value at a time between samples a and b. Across a reset of a counter the earlier one counts as 0. */
+double extended_interpolate(const struct extended_window *window, size_t a, size_t b, int64_t time_ms,
+                            bool is_counter);
+/* A modifier on a function that does not know it: an error that says so. */
+int extended_check(struct eval *eval, const struct ast *call);
 
 /* ---- Labels
  * ---------------------------------------------------------------------------------------------------- */
@@ -199,6 +259,18 @@ bool labels_equal(const struct label *a, size_t a_count, const struct label *b, 
 /* Takes __name__, __type__ and __unit__ out. */
 void labels_drop_name(struct eval_series *series);
 
+/* What an operation that drops names does: takes them out, or marks the series if that is delayed. */
+static inline void series_drop_name(const struct eval *eval, struct eval_series *series) {
+    if (eval->delayed_names)
+        series->drop_name = true;
+    else
+        labels_drop_name(series);
+}
+
+/* A hash of the whole label set that is the same in every process: Prometheus' own (XXH64 of its encoding),
+ * so that limit_ratio picks the series that it would pick. */
+uint64_t labels_hash_stable(const struct label *labels, size_t count);
+
 /* `{a="b", c="d"}`, the name inside too. */
 void labels_print_braces(struct buf *buf, const struct label *labels, size_t count);
 
@@ -209,6 +281,21 @@ void labels_set(struct label *labels, size_t *count, struct slice name, struct s
  * kept by name. */
 size_t labels_select(const struct label *labels, size_t count, const struct slice *names, size_t name_count,
                      bool keep, struct label *out);
+
+/* What has to be equal for two series to match: on(names), or all labels but these. */
+struct signature {
+    struct slice *names; /* sorted */
+    size_t name_count;
+    bool on;
+};
+static inline size_t labels_signature(const struct signature *signature, const struct eval_series *series,
+                                      struct label *out) {
+    return labels_select(series->labels, series->label_count, signature->names, signature->name_count,
+                         signature->on, out);
+}
+
+/* Are series of an aggregation that keeps (or drops) these labels different even without their names? */
+bool names_stay_unique(const struct slice *names, size_t count, bool without);
 
 /* A sorted copy without duplicates. */
 int names_sort(struct eval *eval, const struct slice *names, size_t count, struct slice **out,
@@ -253,6 +340,7 @@ struct kept_series {
     struct label *labels;
     size_t label_count;
     struct kept_column column;
+    bool drop_name;
 };
 int series_keep(struct eval *eval, const struct grid *grid, const struct eval_series *series,
                 struct kept_series *out);
@@ -275,8 +363,18 @@ static inline void kahan_add(double value, double *sum, double *c) {
     *sum = t;
 }
 
+/* The quantile of `count` values, which are reordered: linear between neighbours, NaN is the smallest. */
+double quantile_of_values(double q, double *values, size_t count);
+
 int annotate(struct eval *eval, bool is_info, size_t at, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* "incompatible sample types …": an operator that knows no floats. */
+void annotate_types(struct eval *eval, const struct ast *binary);
+
+/* "quantile value should be between 0 and 1, got …", if it is not. */
+void annotate_quantile(struct eval *eval, size_t at, double q);
+
 struct annotation *annotation_find(struct eval *eval, bool is_info, const char *text, size_t at);
 
 /* A double as Go's %g. */

@@ -56,6 +56,8 @@ static int vector_collect(struct eval *eval, struct ast *root, struct query_resu
     struct eval_node *node;
     struct eval_series series;
     TRY(node_build(eval, root, grid, &node));
+    if (eval->delayed_names)
+        TRY(names_node(eval, node, &node));
     while ((status = node_next(node, &series)) == STATUS_OK) {
         size_t count = bits_count(series.present, grid.count), words = bits_words(grid.count);
         if (count == 0)
@@ -83,6 +85,40 @@ out:
     return status;
 }
 
+/* anchored and smoothed: points at the very edges, and what lies between them. */
+static int matrix_extend(struct range_source *source, struct ast *root) {
+    const struct ast *matrix = ast_unparen(root);
+    if (matrix->kind != AST_MATRIX || (!matrix->range.anchored && !matrix->range.smoothed))
+        return STATUS_OK;
+    struct sample_columns *columns = &source->columns;
+    int64_t end_ms = (source->is_fixed ? source->fixed_ms : source->grid.start_ms) - source->offset_ms;
+    struct extended_window window = {
+        .times_ms = columns->times_ms,
+        .values = columns->values,
+        .high = columns->count,
+        .start_ms = end_ms - source->range_ms,
+        .end_ms = end_ms,
+        .smoothed = matrix->range.smoothed,
+    };
+    double left, right;
+    size_t first, last;
+    if (!extended_edges(&window, false, &left, &right, &first, &last)) {
+        columns->count = 0;
+        return STATUS_OK;
+    }
+    size_t inside = last - first;
+    if (sample_columns_reserve(columns, 2) < 0)
+        return eval_no_room(source->eval);
+    memmove(columns->times_ms + 1, columns->times_ms + first, inside * sizeof *columns->times_ms);
+    memmove(columns->values + 1, columns->values + first, inside * sizeof *columns->values);
+    columns->times_ms[0] = window.start_ms;
+    columns->values[0] = left;
+    columns->times_ms[inside + 1] = window.end_ms;
+    columns->values[inside + 1] = right;
+    columns->count = inside + 2;
+    return STATUS_OK;
+}
+
 /* An instant query for a range vector: the samples as they are. */
 static int matrix_collect(struct eval *eval, struct ast *root, struct query_result *result) {
     int status = STATUS_OK;
@@ -90,10 +126,16 @@ static int matrix_collect(struct eval *eval, struct ast *root, struct query_resu
     struct grid grid = {result->start_ms, 0, 1};
     TRY(range_source_open(eval, root, grid, &source));
     while ((status = range_source_next(&source)) == STATUS_OK) {
+        TRY(matrix_extend(&source, root));
         size_t count = source.columns.count;
+        if (count == 0)
+            continue;
         TRY(eval_samples_check(eval, count));
-        struct result_series out = {.label_count = source.label_count, .count = count};
-        TRY(result_labels(eval, result, source.labels, source.label_count, &out.labels));
+        struct eval_series named = {.labels = source.labels, .label_count = source.label_count};
+        if (source.drop_name)
+            labels_drop_name(&named);
+        struct result_series out = {.label_count = named.label_count, .count = count};
+        TRY(result_labels(eval, result, named.labels, named.label_count, &out.labels));
         out.values = arena_alloc(&result->arena, count * sizeof(double));
         out.times_ms = arena_alloc(&result->arena, count * sizeof(int64_t));
         if (out.values == NULL || out.times_ms == NULL) {
@@ -306,7 +348,8 @@ int query_run(struct storage *storage, const struct limits *limits, const struct
                         .request = request,
                         .error = error,
                         .deadline_ns = begun_ns + timeout_ns,
-                        .end_ms = request->end_ms};
+                        .end_ms = request->end_ms,
+                        .delayed_names = request->delayed_name_removal};
     struct query_result *result = mem_zalloc(sizeof *result);
     if (result == NULL)
         return error_memory(error);
@@ -327,6 +370,7 @@ int query_run(struct storage *storage, const struct limits *limits, const struct
     result->start_ms = request->start_ms;
     result->step_ms = request->range ? request->step_ms : 0;
     TRY(durations_resolve(root, request->text, request->start_ms, request->end_ms, result->step_ms, error));
+    invariant_mark(root);
     eval.seed = rand_seed_from_system();
     TRY(eval_tick(&eval));
     TRY(result_evaluate(&eval, root, result));

@@ -49,6 +49,9 @@ struct query_request {
     uint64_t timeout_ms;         /* from the call on */
     size_t series_limit;         /* 0 = none; cutting adds the warning "results truncated due to limit" */
     const atomic_bool *canceled; /* looked at now and then; NULL = never */
+    /* Names are taken out of series at the end of the query, not where an operation drops them: Prometheus'
+     * feature flag promql-delayed-name-removal. */
+    bool delayed_name_removal;
 };
 
 struct query_result;

@@ -186,9 +186,17 @@ static char *path_join(const char *dir, const char *name) {
     return path;
 }
 
+/* Series of one shard of a block stand together in the chunk log, so that cutting reads each part of it once.
+ */
+static unsigned partition(void *context, uint32_t slot) {
+    struct storage *storage = context;
+    struct slice name = series_label(storage->series, slot, slice_str("__name__"));
+    return block_shard(name) * CHUNKLOG_PARTITIONS / BLOCK_SHARDS;
+}
+
 int storage_open(const struct storage_options *options, struct error_detail *detail, struct storage **out) {
     int status = STATUS_OK;
-    char *lock_path = NULL, *wal_path = NULL;
+    char *lock_path = NULL, *wal_path = NULL, *head_path = NULL;
     struct storage *storage = mem_zalloc(sizeof *storage);
     if (storage == NULL)
         return error_set(detail, STATUS_NO_MEMORY, "out of memory");
@@ -223,7 +231,8 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     storage->dir = mem_strndup(options->dir, strlen(options->dir));
     lock_path = path_join(options->dir, "lock");
     wal_path = path_join(options->dir, "wal");
-    if (storage->dir == NULL || lock_path == NULL || wal_path == NULL) {
+    head_path = path_join(options->dir, "head");
+    if (storage->dir == NULL || lock_path == NULL || wal_path == NULL || head_path == NULL) {
         status = error_set(detail, STATUS_NO_MEMORY, "out of memory");
         goto out;
     }
@@ -232,18 +241,24 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(io_make_dir(options->io, wal_path, detail));
     TRY(io_sync_dir(options->io, storage->dir));
     TRY(series_table_new(options->seed, &label_limits, limits->series_max, &storage->series));
-    TRY(head_new((int64_t)limits->window_ms, &storage->head));
+    TRY(io_make_dir(options->io, head_path, detail));
+    TRY(chunklog_new(storage->options.io_maintain, head_path, options->seed, &storage->chunklog));
+    const struct head_options head_options = {(int64_t)limits->window_ms, storage->chunklog, partition,
+                                              storage};
+    TRY(head_new(&head_options, &storage->head));
     TRY(late_new(&storage->late));
     TRY(storage__version_open(storage, detail));
     TRY(storage__maintain_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
-    storage->apply_cut_ms = storage->manifest.cut_ms;
+    storage->apply_cut_ms = storage->dropped_ms = storage->manifest.cut_ms;
     late_now(storage->late, clock_wall_ms(options->clock));
     const struct wal_options wal_options = {.io = options->io,
                                             .dir = wal_path,
                                             .segment_bytes = limits->log_segment_bytes,
                                             .seed = options->seed};
     TRY(wal_open(&wal_options, detail, &storage->wal));
+    TRY(chunklog_sweep(storage->chunklog));
+    head_over(storage->head, storage__over_ms(storage, clock_wall_ms(options->clock)));
     TRY(replay_log(storage, detail));
     TRY(start_log(storage));
     storage->retire_due = true; /* what the log has of them may be in blocks */
@@ -252,6 +267,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
 out:
     mem_free(lock_path);
     mem_free(wal_path);
+    mem_free(head_path);
     if (storage != NULL)
         storage_close(storage);
     if (status < 0)
@@ -272,6 +288,7 @@ void storage_close(struct storage *storage) {
     storage__version_close(storage);
     late_free(storage->late);
     head_free(storage->head);
+    chunklog_free(storage->chunklog);
     mem_free(storage->windows);
     series_table_free(storage->series);
     if (storage->lock != NULL)
@@ -301,6 +318,8 @@ void storage_status(struct storage *storage, struct storage_status *out) {
         .memory_late_bytes = late_memory_bytes(storage->late),
     };
     metric_set(METRIC_late_bytes, out->memory_late_bytes);
+    metric_set(METRIC_chunklog_memory_bytes, chunklog_memory_bytes(storage->chunklog));
+    metric_set(METRIC_chunklog_file_bytes, chunklog_file_bytes(storage->chunklog));
     head_range(storage->head, &out->time_min_ms, &out->time_max_ms);
     struct storage_version *version = storage__version_get(storage);
     out->blocks = version->count;

@@ -50,6 +50,7 @@ struct maintain {
     atomic_bool asked; /* the storage thread has something to do for us: phase BEGIN or DROP */
     int64_t retry_at_ms;
     int64_t retry_delay_ms;
+    int64_t chunks_retry_at_ms;
     struct rand rand;
     uint64_t started_ns;
 
@@ -161,6 +162,11 @@ struct late_range storage__window_of(int64_t time_ms, int64_t window_ms) {
     return range;
 }
 
+int64_t storage__over_ms(const struct storage *storage, int64_t now_ms) {
+    const struct limits *limits = storage->options.limits;
+    return storage__window_of(now_ms - (int64_t)limits->window_grace_ms, (int64_t)limits->window_ms).begin_ms;
+}
+
 struct late_range storage__range_for(const struct storage *storage, int64_t time_ms, int64_t now_ms) {
     int64_t window_ms = (int64_t)storage->options.limits->window_ms;
     int64_t max_ms = INT64_C(31) * 24 * 3600 * 1000;
@@ -216,19 +222,32 @@ static void windows_forget(struct storage *storage, int64_t end_ms) {
     storage->window_noted = (struct late_range){0, 0};
 }
 
+/* No sample of the head is older. */
+static int64_t windows_oldest(const struct storage *storage) {
+    int64_t oldest_ms = INT64_MAX;
+    for (size_t i = 0; i < storage->window_count; i++)
+        if (storage->windows[i].begin_ms < oldest_ms)
+            oldest_ms = storage->windows[i].begin_ms;
+    return oldest_ms;
+}
+
 /* True when all is done. */
 static bool drop(struct storage *storage) {
     struct maintain *m = storage->maintain;
     if (m->cuts && m->drop_slot != UINT32_MAX) {
-        m->drop_slot = head_drop(storage->head, m->drop_slot, DROP_SLOTS, m->end_ms);
+        if (m->drop_slot == 0)
+            windows_forget(storage, m->end_ms);
+        m->drop_slot = head_drop(storage->head, m->drop_slot, DROP_SLOTS, m->end_ms, windows_oldest(storage));
+        if (m->drop_slot == UINT32_MAX)
+            chunklog_drop(storage->chunklog, m->end_ms);
         return false;
     }
     if (m->late_count > 0) {
         late_drop(storage->late, m->lates[--m->late_count]);
         return false;
     }
-    if (m->cuts)
-        windows_forget(storage, m->end_ms);
+    if (m->cuts && m->end_ms > storage->dropped_ms)
+        storage->dropped_ms = m->end_ms;
     storage->retire_due = true;
     wal_drop_before(storage->wal, storage__log_needed(storage));
     return true;
@@ -404,7 +423,7 @@ out:
 
 static bool slot_has(struct storage *storage, uint32_t slot) {
     struct maintain *m = storage->maintain;
-    if (m->cuts && head_overlaps(storage->head, slot, INT64_MIN, m->end_ms - 1))
+    if (m->cuts && head_overlaps(storage->head, slot, m->begin_ms, m->end_ms - 1))
         return true;
     return m->late_count > 0 && late_overlaps(storage->late, slot, m->begin_ms, m->end_ms - 1);
 }
@@ -546,9 +565,12 @@ static int series_write(struct storage *storage, uint32_t slot, struct error_det
     int status = STATUS_OK;
     size_t head_count = 0, count = 0;
     struct sample_columns merged = {0};
-    if (m->cuts)
-        TRY(head_chunks_before(storage->head, slot, m->end_ms, &m->head_chunks, &head_count,
-                               &m->head_chunk_capacity, &m->open_bits));
+    if (m->cuts) {
+        unsigned damaged;
+        TRY(head_chunks(storage->head, slot, m->begin_ms, m->end_ms, &m->head_chunks, &head_count,
+                        &m->head_chunk_capacity, &m->open_bits, &damaged));
+        metric_add(METRIC_chunklog_damage, damaged);
+    }
     m->late_columns.count = 0;
     m->late_columns.has_starts = 0;
     for (size_t i = 0; i < m->late_count; i++)
@@ -684,6 +706,26 @@ out:
     return status;
 }
 
+/* ---- the chunk log ---- */
+
+/* Writes what is full of it, whatever else goes on. */
+static bool chunks_write(struct storage *storage, int64_t now_ms) {
+    struct maintain *m = storage->maintain;
+    struct error_detail detail = {0};
+    bool more;
+    int64_t waits_ms = m->chunks_retry_at_ms - now_ms;
+    if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX)
+        return false;
+    int status = chunklog_write(storage->chunklog, &more, &detail);
+    if (status == STATUS_OK)
+        return more;
+    m->chunks_retry_at_ms = now_ms + RETRY_MS_MIN;
+    metric_add(METRIC_maintain_errors, 1);
+    log_warn("sealed chunks could not be written and stay in memory; trying again",
+             LOG_STR("error", detail.text[0] != '\0' ? detail.text : status_message(status)));
+    return false;
+}
+
 /* ---- one step ---- */
 
 bool storage_maintain(struct storage *storage, int64_t now_ms) {
@@ -692,11 +734,12 @@ bool storage_maintain(struct storage *storage, int64_t now_ms) {
     struct error_detail detail = {0};
     const char *what = "";
     storage__version_sweep(storage);
+    bool more = chunks_write(storage, now_ms);
     if (atomic_load_explicit(&m->asked, memory_order_acquire))
-        return false; /* the storage thread is at it */
+        return more; /* the storage thread is at it */
     switch (m->phase) {
     case PHASE_IDLE:
-        return job_choose(storage, now_ms);
+        return job_choose(storage, now_ms) || more;
     case PHASE_BEGIN:
         what = "begin";
         status = gather_start(storage, &detail);

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "storage/block/block.h"
+#include "storage/chunklog/chunklog.h"
 #include "storage/head/head.h"
 #include "storage/late/late.h"
 #include "storage/manifest/manifest.h"
@@ -117,6 +118,7 @@ struct storage {
     char *dir;
     struct io_file *lock;
     struct series_table *series;
+    struct chunklog *chunklog;
     struct head *head;
     struct late *late;
     struct wal *wal;
@@ -145,8 +147,9 @@ struct storage {
     int group_status;
     bool applying; /* the group is durable, and there was no memory to apply all of it */
     uint64_t group_started_ns;
-    bool retire_due;   /* since something was dropped from the head */
-    uint8_t *declared; /* bit by slot: declared in declared_segment */
+    int64_t dropped_ms; /* what was before this in the head is gone, what is behind it is there */
+    bool retire_due;    /* since something was dropped */
+    uint8_t *declared;  /* bit by slot: declared in declared_segment */
     size_t declared_slots;
     uint32_t declared_segment; /* SEGMENT_UNKNOWN: nothing counts as declared */
     struct buf scratch;
@@ -183,6 +186,9 @@ int storage__apply(struct storage *storage, struct storage_write *write, uint32_
 
 /* The window of that length that holds the time. */
 struct late_range storage__window_of(int64_t time_ms, int64_t window_ms);
+
+/* Where the last window ends that is over, with time for latecomers. */
+int64_t storage__over_ms(const struct storage *storage, int64_t now_ms);
 
 /* The window that a block of samples of that age has: the older, the longer. */
 struct late_range storage__range_for(const struct storage *storage, int64_t time_ms, int64_t now_ms);

@@ -503,8 +503,13 @@ int selection_read(struct storage_selection *selection, size_t index, int64_t ti
                         columns, from, &ordered));
     if (item->slot != SLOT_NONE) {
         piece = columns->count;
+        unsigned damaged;
         TRY(head_read(storage->head, item->slot, head_min(selection->version, time_min_ms), time_max_ms,
-                      columns));
+                      columns, &damaged));
+        if (damaged > 0) {
+            metric_add(METRIC_chunklog_damage, damaged);
+            atomic_fetch_add_explicit(&selection->damaged, damaged, memory_order_relaxed);
+        }
         ordered &= follows(columns, from, piece);
         piece = columns->count;
         TRY(late_read(storage->late, item->slot, time_min_ms, time_max_ms, columns));

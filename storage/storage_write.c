@@ -577,6 +577,7 @@ static void group_start(struct storage *storage) {
 
 bool storage_step(struct storage *storage, int64_t now_ms) {
     late_now(storage->late, now_ms);
+    head_over(storage->head, storage__over_ms(storage, now_ms));
     bool worked = io_poll(storage->options.io, 0) > 0;
     if (storage->group_ended) {
         storage->group_ended = false;

@@ -1,4 +1,4 @@
-/* head.c: open and sealed chunks by slot. */
+/* head.c: open chunks by slot, and the way to the sealed ones. */
 #include "storage/head/head.h"
 
 #include <stdatomic.h>
@@ -14,53 +14,37 @@
 #define HEAD_SLAB_STEP_BYTES 16
 #define CHUNK_BYTES_FIRST    32
 #define CHUNK_BYTES_MAX      2048 /* sealed when it grows past this, however few samples it holds */
-#define SEALED_FIRST         4
-#define SEALED_BATCH         16 /* places of chunks that a reader copies at once */
-
-struct sealed_chunk {
-    int64_t time_min_ms;
-    int64_t time_max_ms;
-    uint8_t *bytes;
-    uint16_t len;
-    struct chunk_info info;
-};
-
-/* A series' sealed chunks, oldest first; looked at under the series' lock only. */
-struct sealed_list {
-    uint32_t capacity;
-    struct sealed_chunk chunks[];
-};
+#define SEALED_BATCH         32   /* chunks of a walk that need no allocation */
 
 struct head_series {
     struct chunk_open open;
     int64_t open_first_ms;
-    struct sealed_list *sealed;
-    uint32_t sealed_count;
+    chunk_ref sealed; /* the newest; older than the open chunk, which is empty beside it after a lack of
+                         memory only */
     struct spin lock;
 };
 _Static_assert(sizeof(struct head_series) == 64, "one cache line a series");
 
 struct head {
-    int64_t window_ms;
+    struct head_options options;
     struct stable_array series;
     struct slab slab;
-    uint64_t list_bytes;
-    int64_t drop_min_ms; /* oldest sample left by the head_drop under way; INT64_MAX otherwise too */
+    int64_t over_ms;
     atomic_uint_fast32_t slot_end; /* slots below it have a place */
     atomic_uint_fast64_t memory_bytes;
     atomic_int_fast64_t time_min_ms;
     atomic_int_fast64_t time_max_ms;
 };
 
-int head_new(int64_t window_ms, struct head **out) {
-    ASSERT(window_ms > 0);
+int head_new(const struct head_options *options, struct head **out) {
+    ASSERT(options->window_ms > 0);
     struct head *head = mem_zalloc(sizeof *head);
     if (head == NULL)
         return STATUS_NO_MEMORY;
-    head->window_ms = window_ms;
+    head->options = *options;
+    head->over_ms = INT64_MIN;
     stable_array_init(&head->series, sizeof(struct head_series));
     slab_init(&head->slab, HEAD_SLAB_STEP_BYTES);
-    head->drop_min_ms = INT64_MAX;
     atomic_init(&head->time_min_ms, INT64_MAX);
     atomic_init(&head->time_max_ms, INT64_MIN);
     *out = head;
@@ -78,9 +62,6 @@ void head_free(struct head *head) {
     for (uint32_t slot = 0; slot < end; slot++) {
         struct head_series *series = series_at(head, slot);
         slab_free(&head->slab, series->open.bytes, series->open.capacity);
-        for (uint32_t i = 0; i < series->sealed_count; i++)
-            slab_free(&head->slab, series->sealed->chunks[i].bytes, series->sealed->chunks[i].len);
-        mem_free(series->sealed);
     }
     slab_release(&head->slab);
     stable_array_release(&head->series);
@@ -104,69 +85,52 @@ static uint8_t *chunk_grow(void *context, uint8_t *old, size_t old_capacity, siz
     return grown;
 }
 
-static int sealed_reserve(struct head *head, struct head_series *series) {
-    uint32_t capacity = series->sealed == NULL ? 0 : series->sealed->capacity;
-    if (series->sealed_count < capacity)
-        return STATUS_OK;
-    uint32_t larger = capacity == 0 ? SEALED_FIRST : capacity * 2;
-    size_t bytes = sizeof(struct sealed_list) + larger * sizeof(struct sealed_chunk);
-    struct sealed_list *list = mem_realloc(series->sealed, bytes);
-    if (list == NULL)
-        return STATUS_NO_MEMORY;
-    list->capacity = larger;
-    series->sealed = list;
-    head->list_bytes +=
-        (larger - capacity) * sizeof(struct sealed_chunk) + (capacity == 0 ? sizeof(struct sealed_list) : 0);
-    return STATUS_OK;
+static int64_t window_of(const struct head *head, int64_t time_ms) {
+    int64_t window = time_ms / head->options.window_ms;
+    return time_ms % head->options.window_ms < 0 ? window - 1 : window;
 }
 
-/* Moves the open chunk to the sealed ones, in a piece of just its size. Under the series' lock. */
-static int seal(struct head *head, struct head_series *series) {
-    int status = sealed_reserve(head, series);
+/* Moves the open chunk to the chunk log. Under the series' lock. */
+static int seal(struct head *head, struct head_series *series, uint32_t slot) {
+    int64_t number = window_of(head, series->open_first_ms), begin_ms, end_ms;
+    if (__builtin_mul_overflow(number, head->options.window_ms, &begin_ms))
+        begin_ms = INT64_MIN;
+    if (__builtin_mul_overflow(number + 1, head->options.window_ms, &end_ms))
+        end_ms = INT64_MAX;
+    const struct chunklog_chunk chunk = {.previous = series->sealed,
+                                         .slot = slot,
+                                         .time_min_ms = series->open_first_ms,
+                                         .time_max_ms = series->open.time_ms,
+                                         .info = series->open.info,
+                                         .bits = chunk_bytes(&series->open)};
+    unsigned partition = head->options.partition(head->options.context, slot);
+    int status = chunklog_append(head->options.chunklog, begin_ms, end_ms, head->over_ms, partition, &chunk,
+                                 &series->sealed);
     if (status < 0)
         return status;
-    struct slice bytes = chunk_bytes(&series->open);
-    uint8_t *kept = slab_alloc(&head->slab, bytes.len);
-    if (kept == NULL)
-        return STATUS_NO_MEMORY;
-    memcpy(kept, bytes.data, bytes.len);
-    series->sealed->chunks[series->sealed_count++] =
-        (struct sealed_chunk){.time_min_ms = series->open_first_ms,
-                              .time_max_ms = series->open.time_ms,
-                              .bytes = kept,
-                              .len = (uint16_t)bytes.len,
-                              .info = series->open.info};
     slab_free(&head->slab, series->open.bytes, series->open.capacity);
     series->open = (struct chunk_open){0};
     metric_add(METRIC_head_chunks_sealed, 1);
     return STATUS_OK;
 }
 
-static int64_t window_of(const struct head *head, int64_t time_ms) {
-    int64_t window = time_ms / head->window_ms;
-    return time_ms % head->window_ms < 0 ? window - 1 : window;
-}
-
-/* Looks for a sample with this time in what is stored: STATUS_OK with *found_bits, or STATUS_NOT_FOUND. */
-static int stored_find(struct head_series *series, int64_t time_ms, uint64_t *found_bits) {
+/* Looks for a sample with this time in what is stored from cut_ms on: STATUS_OK with *found_bits, or
+ * STATUS_NOT_FOUND. */
+static int stored_find(struct head *head, struct head_series *series, uint32_t slot, int64_t time_ms,
+                       int64_t cut_ms, uint64_t *found_bits) {
     struct sample_columns columns = {0};
     int status = STATUS_OK;
     if (!chunk_is_empty(&series->open) && time_ms >= series->open_first_ms) {
         status = chunk_decode(chunk_bytes(&series->open), series->open.info, time_ms, time_ms, &columns);
     } else {
-        uint32_t low = 0, high = series->sealed_count;
-        while (low < high) {
-            uint32_t middle = low + (high - low) / 2;
-            if (series->sealed->chunks[middle].time_max_ms < time_ms)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        if (low < series->sealed_count && series->sealed->chunks[low].time_min_ms <= time_ms) {
-            const struct sealed_chunk *chunk = &series->sealed->chunks[low];
-            status =
-                chunk_decode(slice_of(chunk->bytes, chunk->len), chunk->info, time_ms, time_ms, &columns);
-        }
+        struct chunklog_chunk chunk = {.previous = series->sealed, .time_min_ms = INT64_MAX};
+        while (status == STATUS_OK && chunk.time_min_ms > time_ms)
+            status = chunklog_read(head->options.chunklog, chunk.previous, slot,
+                                   time_ms > cut_ms ? time_ms : cut_ms, &chunk);
+        if (status == STATUS_OK)
+            status = chunk_decode(chunk.bits, chunk.info, time_ms, time_ms, &columns);
+        if (status == STATUS_END || status == STATUS_CORRUPT) /* damaged: nothing is known of it any more */
+            status = STATUS_NOT_FOUND;
     }
     if (status >= 0 && columns.count == 0)
         status = STATUS_NOT_FOUND;
@@ -176,26 +140,24 @@ static int stored_find(struct head_series *series, int64_t time_ms, uint64_t *fo
     return status;
 }
 
-static int64_t series_first_ms(const struct head_series *series) {
-    return series->sealed_count > 0 ? series->sealed->chunks[0].time_min_ms : series->open_first_ms;
-}
-
-static int64_t series_last_ms(const struct head_series *series) {
-    return chunk_is_empty(&series->open) ? series->sealed->chunks[series->sealed_count - 1].time_max_ms
-                                         : series->open.time_ms;
-}
-
-static bool series_is_empty(const struct head_series *series) {
-    return chunk_is_empty(&series->open) && series->sealed_count == 0;
-}
-
 /* Under the series' lock. */
-static int series_apply(struct head *head, struct head_series *series, struct sample sample, int64_t start_ms,
-                        int64_t cut_ms, enum head_verdict *verdict, uint64_t *existing_bits) {
-    bool empty = series_is_empty(series);
-    if (sample.time_ms < cut_ms || (!empty && sample.time_ms <= series_last_ms(series))) {
+static int series_apply(struct head *head, struct head_series *series, uint32_t slot, struct sample sample,
+                        int64_t start_ms, int64_t cut_ms, enum head_verdict *verdict,
+                        uint64_t *existing_bits) {
+    bool empty = chunk_is_empty(&series->open);
+    if (sample.time_ms < cut_ms) {
+        *verdict = HEAD_LATE;
+        return STATUS_OK;
+    }
+    struct chunklog_chunk last;
+    bool ahead =
+        empty ? series->sealed == 0 ||
+                    chunklog_read(head->options.chunklog, series->sealed, slot, cut_ms, &last) != STATUS_OK ||
+                    sample.time_ms > last.time_max_ms
+              : sample.time_ms > series->open.time_ms;
+    if (!ahead) {
         uint64_t found = 0;
-        int status = empty ? STATUS_NOT_FOUND : stored_find(series, sample.time_ms, &found);
+        int status = stored_find(head, series, slot, sample.time_ms, cut_ms, &found);
         if (status < 0 && status != STATUS_NOT_FOUND)
             return status;
         *verdict = HEAD_LATE;
@@ -205,21 +167,24 @@ static int series_apply(struct head *head, struct head_series *series, struct sa
         }
         return STATUS_OK;
     }
-    if (!chunk_is_empty(&series->open) &&
-        (chunk_is_full(&series->open) || series->open.bit_count / 8 >= CHUNK_BYTES_MAX ||
-         window_of(head, series->open_first_ms) != window_of(head, sample.time_ms))) {
-        int status = seal(head, series);
+    if (!empty && (chunk_is_full(&series->open) || series->open.bit_count / 8 >= CHUNK_BYTES_MAX ||
+                   window_of(head, series->open_first_ms) != window_of(head, sample.time_ms))) {
+        int status = seal(head, series, slot);
         if (status < 0)
             return status;
+        empty = true;
     }
-    bool first = chunk_is_empty(&series->open);
     int status = chunk_append(&series->open, sample, start_ms, chunk_grow, &head->slab);
     if (status < 0)
         return status;
-    if (first)
+    if (empty)
         series->open_first_ms = sample.time_ms;
     *verdict = HEAD_STORED;
     return STATUS_OK;
+}
+
+void head_over(struct head *head, int64_t over_ms) {
+    head->over_ms = over_ms;
 }
 
 int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t start_ms, int64_t cut_ms,
@@ -236,17 +201,14 @@ int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t s
     }
     struct head_series *series = series_at(head, slot);
     spin_lock(&series->lock);
-    int status = series_apply(head, series, sample, start_ms, cut_ms, verdict, existing_bits);
+    int status = series_apply(head, series, slot, sample, start_ms, cut_ms, verdict, existing_bits);
     spin_unlock(&series->lock);
     if (status == STATUS_OK && *verdict == HEAD_STORED) {
-        if (sample.time_ms < head->drop_min_ms)
-            head->drop_min_ms = sample.time_ms;
         if (sample.time_ms < atomic_load_explicit(&head->time_min_ms, memory_order_relaxed))
             atomic_store_explicit(&head->time_min_ms, sample.time_ms, memory_order_relaxed);
         if (sample.time_ms > atomic_load_explicit(&head->time_max_ms, memory_order_relaxed))
             atomic_store_explicit(&head->time_max_ms, sample.time_ms, memory_order_relaxed);
-        atomic_store_explicit(&head->memory_bytes, slab_memory_bytes(&head->slab) + head->list_bytes,
-                              memory_order_relaxed);
+        atomic_store_explicit(&head->memory_bytes, slab_memory_bytes(&head->slab), memory_order_relaxed);
     }
     return status;
 }
@@ -261,147 +223,182 @@ bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_
     if (series == NULL)
         return false;
     spin_lock(&series->lock);
-    bool overlaps = false;
-    if (!series_is_empty(series))
-        overlaps = series_first_ms(series) <= time_max_ms && series_last_ms(series) >= time_min_ms;
+    bool empty = chunk_is_empty(&series->open);
+    int64_t first_ms = series->open_first_ms, last_ms = series->open.time_ms;
+    struct chunklog_chunk chunk = {.previous = series->sealed};
     spin_unlock(&series->lock);
-    return overlaps;
+    if (!empty && last_ms < time_min_ms)
+        return false;
+    if (!empty && first_ms <= time_max_ms)
+        return true;
+    do {
+        int status = chunklog_read(head->options.chunklog, chunk.previous, slot, time_min_ms, &chunk);
+        if (status != STATUS_OK)
+            return status == STATUS_CORRUPT; /* whoever reads it is told */
+    } while (chunk.time_min_ms > time_max_ms);
+    return true;
+}
+
+/* A walk from a series' newest chunk to older ones. */
+struct walk {
+    struct chunklog_chunk first[SEALED_BATCH];
+    struct chunklog_chunk *chunks; /* newest first */
+    size_t count;
+    size_t capacity;
+    bool damaged;
+    struct chunk_info open_info; /* of the open chunk's copy */
+    int64_t open_first_ms;
+    int64_t open_last_ms;
+    size_t open_len;
+    uint8_t open_bytes[UINT16_MAX / 8 + 1];
+};
+
+static void walk_release(struct walk *walk) {
+    if (walk->chunks != walk->first)
+        mem_free(walk->chunks);
+}
+
+/* Copies the open chunk if it overlaps [min, max], and collects the sealed ones that do. */
+static int walk_run(struct head *head, struct head_series *series, uint32_t slot, int64_t time_min_ms,
+                    int64_t time_max_ms, struct walk *walk) {
+    walk->chunks = walk->first;
+    walk->count = 0;
+    walk->capacity = SEALED_BATCH;
+    walk->damaged = false;
+    walk->open_len = 0;
+    spin_lock(&series->lock);
+    struct chunklog_chunk chunk = {.previous = series->sealed};
+    if (!chunk_is_empty(&series->open) && series->open_first_ms <= time_max_ms &&
+        series->open.time_ms >= time_min_ms) {
+        struct slice bytes = chunk_bytes(&series->open);
+        memcpy(walk->open_bytes, bytes.data, bytes.len);
+        walk->open_len = bytes.len;
+        walk->open_info = series->open.info;
+        walk->open_first_ms = series->open_first_ms;
+        walk->open_last_ms = series->open.time_ms;
+    }
+    spin_unlock(&series->lock);
+    for (;;) {
+        int status = chunklog_read(head->options.chunklog, chunk.previous, slot, time_min_ms, &chunk);
+        walk->damaged = status == STATUS_CORRUPT;
+        if (status != STATUS_OK)
+            return STATUS_OK;
+        if (chunk.time_min_ms > time_max_ms)
+            continue;
+        if (walk->count == walk->capacity) {
+            struct chunklog_chunk *grown = mem_alloc(walk->capacity * 2 * sizeof *grown);
+            if (grown == NULL)
+                return STATUS_NO_MEMORY;
+            memcpy(grown, walk->chunks, walk->count * sizeof *grown);
+            walk_release(walk);
+            walk->chunks = grown;
+            walk->capacity *= 2;
+        }
+        walk->chunks[walk->count++] = chunk;
+    }
 }
 
 int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
-              struct sample_columns *columns) {
+              struct sample_columns *columns, unsigned *damaged_out) {
     struct head_series *series = series_known(head, slot);
-    if (series == NULL)
-        return STATUS_OK;
-
-    uint8_t open_bytes[UINT16_MAX / 8 + 1];
-    size_t open_len = 0;
-    struct chunk_info open_info = {0};
+    unsigned damaged = 0;
     int status = STATUS_OK;
-    struct sealed_chunk sealed[SEALED_BATCH];
-    uint32_t sealed_count;
-    bool more = true;
-    int64_t from_ms = time_min_ms;
-    while (more) {
-        sealed_count = 0;
-        more = false;
-        spin_lock(&series->lock);
-        for (uint32_t i = 0; i < series->sealed_count; i++) {
-            const struct sealed_chunk *chunk = &series->sealed->chunks[i];
-            if (chunk->time_max_ms < from_ms || chunk->time_min_ms > time_max_ms)
-                continue;
-            if (sealed_count == SEALED_BATCH) {
-                more = true;
-                break;
-            }
-            sealed[sealed_count++] = *chunk;
+    if (series != NULL) {
+        struct walk walk;
+        TRY(walk_run(head, series, slot, time_min_ms, time_max_ms, &walk));
+        damaged += walk.damaged;
+        for (size_t i = walk.count; i-- > 0 && status == STATUS_OK;) {
+            status =
+                chunk_decode(walk.chunks[i].bits, walk.chunks[i].info, time_min_ms, time_max_ms, columns);
+            damaged += status == STATUS_CORRUPT;
+            if (status == STATUS_CORRUPT)
+                status = STATUS_OK;
         }
-        /* The open chunk goes with the last batch: what is sealed in between is found by the next look. */
-        if (!more && !chunk_is_empty(&series->open) && series->open_first_ms <= time_max_ms &&
-            series->open.time_ms >= time_min_ms) {
-            struct slice bytes = chunk_bytes(&series->open);
-            memcpy(open_bytes, bytes.data, bytes.len);
-            open_len = bytes.len;
-            open_info = series->open.info;
-        }
-        spin_unlock(&series->lock);
-        for (uint32_t i = 0; i < sealed_count; i++)
-            TRY(chunk_decode(slice_of(sealed[i].bytes, sealed[i].len), sealed[i].info, time_min_ms,
-                             time_max_ms, columns));
-        if (more)
-            from_ms = sealed[sealed_count - 1].time_max_ms + 1;
+        if (walk.open_len > 0 && status == STATUS_OK)
+            status = chunk_decode(slice_of(walk.open_bytes, walk.open_len), walk.open_info, time_min_ms,
+                                  time_max_ms, columns);
+        walk_release(&walk);
     }
-    if (open_len > 0)
-        TRY(chunk_decode(slice_of(open_bytes, open_len), open_info, time_min_ms, time_max_ms, columns));
+    *damaged_out = damaged;
 out:
     return status;
 }
 
 /* ---- cutting a window ---- */
 
-int head_chunks_before(struct head *head, uint32_t slot, int64_t end_ms, struct head_chunk **chunks,
-                       size_t *count, size_t *capacity, struct buf *open_bits) {
+int head_chunks(struct head *head, uint32_t slot, int64_t begin_ms, int64_t end_ms,
+                struct head_chunk **chunks, size_t *count, size_t *capacity, struct buf *open_bits,
+                unsigned *damaged_out) {
     struct head_series *series = series_known(head, slot);
+    int status = STATUS_OK;
+    *damaged_out = 0;
     if (series == NULL)
         return STATUS_OK;
-    /* Room first: nothing is allocated under the lock. Seen again under it: sealing may add one. */
-    for (;;) {
-        spin_lock(&series->lock);
-        size_t need = *count + series->sealed_count + 1;
-        if (need <= *capacity)
-            break;
-        spin_unlock(&series->lock);
+    struct walk walk;
+    TRY(walk_run(head, series, slot, begin_ms, end_ms == INT64_MAX ? end_ms : end_ms - 1, &walk));
+    size_t need = *count + walk.count + 1;
+    if (need > *capacity) {
         struct head_chunk *grown = mem_realloc(*chunks, (need + 8) * sizeof *grown);
-        if (grown == NULL)
-            return STATUS_NO_MEMORY;
+        if (grown == NULL) {
+            status = STATUS_NO_MEMORY;
+            goto out;
+        }
         *chunks = grown;
         *capacity = need + 8;
     }
-    for (uint32_t i = 0; i < series->sealed_count && series->sealed->chunks[i].time_max_ms < end_ms; i++) {
-        const struct sealed_chunk *chunk = &series->sealed->chunks[i];
-        (*chunks)[(*count)++] = (struct head_chunk){chunk->time_min_ms, chunk->time_max_ms, chunk->info,
-                                                    slice_of(chunk->bytes, chunk->len)};
-    }
-    uint8_t bits[UINT16_MAX / 8 + 1];
-    size_t bits_len = 0;
-    struct head_chunk open = {0};
-    if (!chunk_is_empty(&series->open) && series->open.time_ms < end_ms) {
-        struct slice bytes = chunk_bytes(&series->open);
-        memcpy(bits, bytes.data, bytes.len);
-        bits_len = bytes.len;
-        open = (struct head_chunk){series->open_first_ms, series->open.time_ms, series->open.info, {0}};
-    }
-    spin_unlock(&series->lock);
-    if (bits_len > 0) {
+    if (walk.open_len > 0) {
         buf_clear(open_bits);
-        buf_append(open_bits, bits, bits_len);
-        if (open_bits->failed)
-            return STATUS_NO_MEMORY;
-        open.bits = buf_slice(open_bits);
-        (*chunks)[(*count)++] = open;
+        buf_append(open_bits, walk.open_bytes, walk.open_len);
+        if (open_bits->failed) {
+            status = STATUS_NO_MEMORY;
+            goto out;
+        }
     }
-    return STATUS_OK;
+    for (size_t i = walk.count; i-- > 0;)
+        (*chunks)[(*count)++] = (struct head_chunk){walk.chunks[i].time_min_ms, walk.chunks[i].time_max_ms,
+                                                    walk.chunks[i].info, walk.chunks[i].bits};
+    if (walk.open_len > 0)
+        (*chunks)[(*count)++] =
+            (struct head_chunk){walk.open_first_ms, walk.open_last_ms, walk.open_info, buf_slice(open_bits)};
+    *damaged_out = walk.damaged;
+out:
+    walk_release(&walk);
+    return status;
 }
 
-static void series_drop(struct head *head, struct head_series *series, int64_t end_ms) {
+static void series_drop(struct head *head, struct head_series *series, uint32_t slot, int64_t end_ms) {
+    struct chunklog_chunk chunk;
     spin_lock(&series->lock);
-    uint32_t gone = 0;
-    while (gone < series->sealed_count && series->sealed->chunks[gone].time_max_ms < end_ms) {
-        slab_free(&head->slab, series->sealed->chunks[gone].bytes, series->sealed->chunks[gone].len);
-        gone++;
-    }
-    series->sealed_count -= gone;
-    if (series->sealed_count > 0) {
-        memmove(series->sealed->chunks, series->sealed->chunks + gone,
-                series->sealed_count * sizeof series->sealed->chunks[0]);
-    } else if (series->sealed != NULL) {
-        head->list_bytes -=
-            sizeof(struct sealed_list) + series->sealed->capacity * sizeof(struct sealed_chunk);
-        mem_free(series->sealed);
-        series->sealed = NULL;
-    }
+    /* What is sealed is older than what is open. */
     if (!chunk_is_empty(&series->open) && series->open.time_ms < end_ms) {
         slab_free(&head->slab, series->open.bytes, series->open.capacity);
         series->open = (struct chunk_open){0};
-    }
-    if (!series_is_empty(series)) {
-        int64_t first_ms = series_first_ms(series);
-        if (first_ms < head->drop_min_ms)
-            head->drop_min_ms = first_ms;
+        series->sealed = 0;
+    } else if (chunk_is_empty(&series->open) && series->sealed != 0 &&
+               chunklog_read(head->options.chunklog, series->sealed, slot, end_ms, &chunk) == STATUS_END) {
+        series->sealed = 0;
     }
     spin_unlock(&series->lock);
 }
 
-uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end_ms) {
+uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end_ms, int64_t oldest_ms) {
     uint32_t end = (uint32_t)atomic_load_explicit(&head->slot_end, memory_order_relaxed);
-    if (slot == 0)
-        head->drop_min_ms = INT64_MAX;
     for (; slot < end && slots > 0; slot++, slots--)
-        series_drop(head, series_at(head, slot), end_ms);
+        series_drop(head, series_at(head, slot), slot, end_ms);
     if (slot < end)
         return slot;
-    atomic_store_explicit(&head->time_min_ms, head->drop_min_ms, memory_order_relaxed);
+    atomic_store_explicit(&head->time_min_ms, oldest_ms, memory_order_relaxed);
     return UINT32_MAX;
+}
+
+void head_forget(struct head *head, uint32_t slot) {
+    struct head_series *series = series_known(head, slot);
+    if (series == NULL)
+        return;
+    spin_lock(&series->lock);
+    ASSERT(chunk_is_empty(&series->open));
+    series->sealed = 0;
+    spin_unlock(&series->lock);
 }
 
 uint64_t head_memory_bytes(struct head *head) {

@@ -1,8 +1,9 @@
-/* head.h: the samples in memory, by slot: one open chunk a series and the chunks sealed before it.
+/* head.h: the samples of the newest windows, by slot: one open chunk a series in memory, and the chunks
+ * sealed before it in the chunk log (storage/chunklog/chunklog.h), of which the series remembers the newest.
  *
  * One thread applies and drops (head_apply, head_drop), in log order; any thread reads. Each series has a
- * lock of one byte, held for one append, for copying an open chunk, or for copying the places of some sealed
- * ones. Sealed bytes never change, so readers use them without it, and stay until head_drop.
+ * lock of one byte, held for one append or for copying an open chunk. Sealed chunks never change, so readers
+ * use them without it, and stay until head_drop.
  *
  * Time is cut into windows, multiples of window_ms; no chunk spans two. Once a window is in a block its
  * chunks are dropped. Whoever reads from then on must not ask for times before that (storage gives each
@@ -18,31 +19,46 @@
 #include "base/slice.h"
 #include "base/status.h"
 #include "storage/chunk/chunk.h"
+#include "storage/chunklog/chunklog.h"
 
 struct head;
 
-int head_new(int64_t window_ms, struct head **out);
+struct head_options {
+    int64_t window_ms;
+    struct chunklog *chunklog; /* borrowed until head_free */
+    /* The partition of the chunk log that a slot's chunks go to: slots of one shard of a block together. */
+    unsigned (*partition)(void *context, uint32_t slot);
+    void *context;
+};
+
+int head_new(const struct head_options *options, struct head **out);
 void head_free(struct head *head);
+
+/* Windows that end at `over_ms` or before are over: their chunks share a file of the chunk log. The applying
+ * thread. */
+void head_over(struct head *head, int64_t over_ms);
 
 enum head_verdict {
     HEAD_STORED,
     HEAD_EQUAL,   /* there already, bit for bit */
-    HEAD_LATE,    /* older than the newest of its series, or than cut_ms, and none of that time is here */
+    HEAD_LATE,    /* before cut_ms; or older than the newest of its series, and none of that time is here */
     HEAD_CONFLICT /* one of the same time is here, with another value */
 };
 
-/* Applies one sample; one before cut_ms is never stored. On HEAD_CONFLICT *existing_bits is the stored value.
- * The slot's place is made if needed. STATUS_NO_MEMORY leaves the series as it was. The applying thread only.
- */
+/* Applies one sample; one before cut_ms is never stored nor looked for. On HEAD_CONFLICT *existing_bits is
+ * the stored value. The slot's place is made if needed. STATUS_NO_MEMORY leaves the series as it was. The
+ * applying thread only. */
 int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t start_ms, int64_t cut_ms,
                enum head_verdict *verdict, uint64_t *existing_bits);
 
-/* Does the series have a sample, and may it have one in [min, max]? Any thread. */
+/* May the series have a sample in [min, max]? Only a gap between two chunks' ends says yes for no. Any
+ * thread. */
 bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms);
 
-/* Appends its samples in [min, max], ascending. STATUS_NO_MEMORY, STATUS_CORRUPT. Any thread. */
+/* Appends its samples in [min, max], ascending. *damaged_out: how many sealed chunks could not be read, and
+ * are passed over; with the first the ones before it are, too. STATUS_NO_MEMORY. Any thread. */
 int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
-              struct sample_columns *columns);
+              struct sample_columns *columns, unsigned *damaged_out);
 
 /* ---- cutting a window ---- */
 
@@ -53,20 +69,28 @@ struct head_chunk {
     struct slice bits;
 };
 
-/* The series' chunks that end before `end_ms`, oldest first, behind *count of `*chunks` (grown by
- * mem_realloc). Bits of sealed chunks are borrowed until head_drop; those of an open one are copied to
- * `open_bits`. Nothing may be applied to the series before end_ms meanwhile. Any thread. STATUS_NO_MEMORY. */
-int head_chunks_before(struct head *head, uint32_t slot, int64_t end_ms, struct head_chunk **chunks,
-                       size_t *count, size_t *capacity, struct buf *open_bits);
+/* The series' chunks in [begin, end) of time, both ends of a window, oldest first, behind *count of `*chunks`
+ * (grown by mem_realloc). Bits of sealed chunks are borrowed until head_drop; those of an open one are copied
+ * to `open_bits`. Nothing may be applied to the series before end_ms meanwhile. *damaged_out as by head_read.
+ * Any thread. STATUS_NO_MEMORY. */
+int head_chunks(struct head *head, uint32_t slot, int64_t begin_ms, int64_t end_ms,
+                struct head_chunk **chunks, size_t *count, size_t *capacity, struct buf *open_bits,
+                unsigned *damaged_out);
 
-/* Frees the chunks that end before `end_ms` of the slots from `slot` on, of at most `slots` of them; returns
- * the next slot, or UINT32_MAX at the end. The applying thread only. */
-uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end_ms);
+/* Forgets the chunks that end before `end_ms` of the slots from `slot` on, of at most `slots` of them;
+ * returns the next slot, or UINT32_MAX at the end: then the chunk log may drop them, and the oldest sample of
+ * all is at `oldest_ms` or later. The applying thread only. */
+uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end_ms, int64_t oldest_ms);
 
-/* Chunk bytes and per-series structs. Any thread, approximate while samples are applied. */
+/* The slot's series left: what comes for the slot from now on is another's. It has no samples behind the end
+ * of what was dropped. The applying thread only. */
+void head_forget(struct head *head, uint32_t slot);
+
+/* Bytes of open chunks and per-series structs. Any thread, approximate while samples are applied. */
 uint64_t head_memory_bytes(struct head *head);
 
-/* Oldest and newest sample of all; INT64_MAX, INT64_MIN while there are none. Any thread. */
+/* Oldest (at least: see head_drop) and newest sample of all; INT64_MAX, INT64_MIN while there are none. Any
+ * thread. */
 void head_range(struct head *head, int64_t *time_min_ms, int64_t *time_max_ms);
 
 #endif

@@ -359,6 +359,15 @@ void io_unmap(struct io *io, struct slice mapped) {
         io->ops->unmap(io, mapped.data, mapped.len);
 }
 
+int io_map_over(struct io *io, struct io_file *file, uint64_t offset, size_t len, void *at) {
+    ASSERT(offset % 4096 == 0 && len % 4096 == 0 && (uintptr_t)at % 4096 == 0);
+    int error = io__fault_take(io, NULL);
+    int result = error != 0                  ? -error
+                 : io->ops->map_over == NULL ? 0
+                                             : io->ops->map_over(io, file, offset, len, at);
+    return result < 0 ? failed("map", file->path, result) : STATUS_OK;
+}
+
 int io_lock(struct io *io, const char *path, struct error_detail *detail, struct io_file **out) {
     struct io_file *file = file_new(path);
     if (file == NULL)

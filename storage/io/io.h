@@ -107,6 +107,11 @@ int io_list_dir(struct io *io, const char *path, int (*each)(void *context, cons
 int io_map(struct io *io, struct io_file *file, uint64_t offset, size_t len, struct slice *out);
 void io_unmap(struct io *io, struct slice mapped);
 
+/* Puts [offset, offset+len) of the file in the place of the pages at `at`, which came from mem_pages_alloc
+ * and hold the same bytes: whoever reads them sees no difference, but they cost no memory of their own any
+ * more. `offset` and `len` are multiples of 4096. A simulated disk leaves them as they are. */
+int io_map_over(struct io *io, struct io_file *file, uint64_t offset, size_t len, void *at);
+
 /* A path by which the kernel knows the open file's bytes, for a library that opens files by itself; valid
  * while the file is open. On a simulated disk that is a copy of it as it is now. STATUS_TOO_LARGE: longer
  * than `bytes`. */

@@ -148,6 +148,12 @@ void io__posix_unmap(struct io *io, const uint8_t *data, size_t len) {
     munmap((void *)(uintptr_t)data, len);
 }
 
+int io__posix_map_over(struct io *io, struct io_file *file, uint64_t offset, size_t len, void *at) {
+    (void)io;
+    void *mapped = mmap(at, len, PROT_READ, MAP_SHARED | MAP_FIXED, file->fd, (off_t)offset);
+    return mapped == MAP_FAILED ? -errno : 0;
+}
+
 int io__posix_lock(struct io *io, struct io_file *file, char *holder, size_t holder_bytes) {
     (void)io;
     int fd;

@@ -1,0 +1,673 @@
+/* window.c: functions over ranges. Windows slide over a series' samples with two moving indices; some
+ * functions carry on from the window before. */
+#include "query/eval.h"
+
+#include "base/alloc.h"
+#include "base/assert.h"
+#include "query/functions.h"
+
+/* The samples [low, high) of a series, those in (start_ms, end_ms]. Lives for the whole series. */
+struct window {
+    struct eval *eval;
+    const struct ast *call;
+    const int64_t *times_ms;
+    const double *values;
+    size_t low, high;
+    int64_t start_ms, end_ms;
+    double range_s;
+    int64_t eval_ms; /* the step, whatever offset and @ */
+    double a, b;     /* scalar arguments at the step */
+    double *scratch; /* as many as samples */
+    bool is_extended, smoothed;
+    int status; /* negative: the function failed */
+
+    size_t reset; /* the newest sample below `high` that is smaller than the one before it; 0 = none */
+    size_t extreme, seen;                   /* for min and max: the best of [.., seen) */
+    size_t events, events_low, events_high; /* for changes and resets: how many among [low, high) */
+};
+
+/* One value from a window of at least one sample; false: none. */
+typedef bool (*window_fn)(struct window *window, double *out);
+
+/* ---- Counters and gauges --------------------------------------------------------------------------------
+ */
+
+/* Between the values at the very edges; counters add what each reset lost. */
+static bool extended_delta(const struct window *window, bool is_counter, bool is_rate, double *out) {
+    struct extended_window extended = {window->times_ms, window->values, window->low,     window->high,
+                                       window->start_ms, window->end_ms, window->smoothed};
+    double left, right;
+    size_t first, last;
+    if (!extended_edges(&extended, is_counter, &left, &right, &first, &last))
+        return false;
+    double result = right - left;
+    if (is_counter) {
+        double correction = 0, previous = left;
+        for (size_t i = first; i < last; i++) {
+            if (window->values[i] < previous)
+                correction += previous;
+            previous = window->values[i];
+        }
+        if (right < previous)
+            correction += previous;
+        result += correction;
+    }
+    *out = is_rate ? result / window->range_s : result;
+    return true;
+}
+
+static bool extrapolate(const struct window *window, bool is_counter, bool is_rate, double *out) {
+    const double *values = window->values;
+    size_t low = window->low, high = window->high;
+    if (window->is_extended)
+        return extended_delta(window, is_counter, is_rate, out);
+    if (high - low < 2)
+        return false;
+    int64_t first_ms = window->times_ms[low], last_ms = window->times_ms[high - 1];
+    double result = values[high - 1] - values[low];
+    if (is_counter && window->reset > low) {
+        for (size_t i = low + 1; i < high; i++) {
+            if (values[i] < values[i - 1])
+                result += values[i - 1];
+        }
+    }
+    double to_start = (double)(first_ms - window->start_ms) / 1000;
+    double to_end = (double)(window->end_ms - last_ms) / 1000;
+    double sampled = (double)(last_ms - first_ms) / 1000;
+    double average = sampled / (double)(high - low - 1);
+    double threshold = average * 1.1;
+    if (to_start >= threshold)
+        to_start = average / 2;
+    if (is_counter && result > 0 && values[low] >= 0) {
+        double to_zero = sampled * (values[low] / result);
+        if (to_zero < to_start)
+            to_start = to_zero;
+    }
+    if (to_end >= threshold)
+        to_end = average / 2;
+    double factor = sampled == 0 ? 1 : (sampled + to_start + to_end) / sampled;
+    if (is_rate)
+        factor /= window->range_s;
+    *out = result * factor;
+    return true;
+}
+
+static bool window_rate(struct window *window, double *out) {
+    return extrapolate(window, true, true, out);
+}
+
+static bool window_increase(struct window *window, double *out) {
+    return extrapolate(window, true, false, out);
+}
+
+static bool window_delta(struct window *window, double *out) {
+    return extrapolate(window, false, false, out);
+}
+
+static bool last_two(const struct window *window, bool is_rate, double *out) {
+    if (window->high - window->low < 2)
+        return false;
+    size_t last = window->high - 1;
+    int64_t gap_ms = window->times_ms[last] - window->times_ms[last - 1];
+    if (gap_ms == 0)
+        return false;
+    double a = window->values[last - 1], b = window->values[last];
+    double result = is_rate && b < a ? b : b - a;
+    *out = is_rate ? result / ((double)gap_ms / 1000) : result;
+    return true;
+}
+
+static bool window_irate(struct window *window, double *out) {
+    return last_two(window, true, out);
+}
+
+static bool window_idelta(struct window *window, double *out) {
+    return last_two(window, false, out);
+}
+
+static bool window_sum(struct window *window, double *out) {
+    double sum = 0, c = 0;
+    for (size_t i = window->low; i < window->high; i++)
+        kahan_add(window->values[i], &sum, &c);
+    *out = isinf(sum) ? sum : sum + c;
+    return true;
+}
+
+static bool window_avg(struct window *window, double *out) {
+    double sum = window->values[window->low], c = 0, mean = 0, count = 1;
+    bool is_incremental = false;
+    for (size_t i = window->low + 1; i < window->high; i++) {
+        count = (double)(i - window->low + 1);
+        if (!is_incremental) {
+            double new_sum = sum, new_c = c;
+            kahan_add(window->values[i], &new_sum, &new_c);
+            if (!isinf(new_sum)) {
+                sum = new_sum;
+                c = new_c;
+                continue;
+            }
+            is_incremental = true;
+            mean = sum / (count - 1);
+            c /= count - 1;
+        }
+        double q = (count - 1) / count;
+        mean *= q;
+        c *= q;
+        kahan_add(window->values[i] / count, &mean, &c);
+    }
+    *out = is_incremental ? mean + c : sum / count + c / count;
+    return true;
+}
+
+static bool extreme_find(struct window *window, bool want_max, double *out) {
+    const double *values = window->values;
+    if (window->extreme < window->low || window->seen <= window->low) {
+        window->extreme = window->low; /* the best has left the window: look again */
+        window->seen = window->low + 1;
+    }
+    for (size_t i = window->seen; i < window->high; i++) {
+        double best = values[window->extreme];
+        if ((want_max ? values[i] > best : values[i] < best) || isnan(best))
+            window->extreme = i;
+    }
+    window->seen = window->high;
+    *out = values[window->extreme];
+    return true;
+}
+
+static bool window_max(struct window *window, double *out) {
+    return extreme_find(window, true, out);
+}
+
+static bool window_min(struct window *window, double *out) {
+    return extreme_find(window, false, out);
+}
+
+static bool window_count(struct window *window, double *out) {
+    *out = (double)(window->high - window->low);
+    return true;
+}
+
+static bool window_present(struct window *window, double *out) {
+    (void)window;
+    *out = 1;
+    return true;
+}
+
+static bool window_last(struct window *window, double *out) {
+    *out = window->values[window->high - 1];
+    return true;
+}
+
+static bool window_first(struct window *window, double *out) {
+    *out = window->values[window->low];
+    return true;
+}
+
+/* How many neighbours in [low, high) differ (`resets`: fall). Carries on from the window before. */
+static size_t events_count(struct window *window, size_t low, size_t high, bool resets) {
+    const double *values = window->values;
+    if (window->events_high <= low || window->events_high > high) {
+        window->events = 0;
+        window->events_low = low;
+        window->events_high = low + 1;
+    }
+#define IS_EVENT(i)                                                                                          \
+    (resets ? values[i] < values[(i)-1]                                                                      \
+            : values[i] != values[(i)-1] && !(isnan(values[i]) && isnan(values[(i)-1])))
+    for (; window->events_high < high; window->events_high++)
+        window->events += IS_EVENT(window->events_high);
+    for (; window->events_low < low; window->events_low++)
+        window->events -= IS_EVENT(window->events_low + 1);
+#undef IS_EVENT
+    return window->events;
+}
+
+static bool events_window(struct window *window, bool resets, double *out) {
+    size_t low = window->low, high = window->high;
+    if (window->is_extended) {
+        /* Anchored: the latest sample at or before the start counts too. */
+        if (window->times_ms[high - 1] <= window->start_ms)
+            return false;
+        while (low + 1 < high && window->times_ms[low + 1] <= window->start_ms)
+            low++;
+    }
+    *out = (double)events_count(window, low, high, resets);
+    return true;
+}
+
+static bool window_changes(struct window *window, double *out) {
+    return events_window(window, false, out);
+}
+
+static bool window_resets(struct window *window, double *out) {
+    return events_window(window, true, out);
+}
+
+/* ---- A line through the samples -------------------------------------------------------------------------
+ */
+
+/* Least squares; x in seconds from `origin_ms`. What is constant has slope 0 exactly. */
+static void regression(const struct window *window, int64_t origin_ms, double *slope, double *intercept) {
+    double n = 0, x_sum = 0, x_c = 0, y_sum = 0, y_c = 0, xy_sum = 0, xy_c = 0, xx_sum = 0, xx_c = 0;
+    double first = window->values[window->low];
+    bool is_constant = true;
+    for (size_t i = window->low; i < window->high; i++) {
+        double y = window->values[i], x = (double)(window->times_ms[i] - origin_ms) / 1000;
+        is_constant = is_constant && (i == window->low || y == first);
+        n++;
+        kahan_add(x, &x_sum, &x_c);
+        kahan_add(y, &y_sum, &y_c);
+        kahan_add(x * y, &xy_sum, &xy_c);
+        kahan_add(x * x, &xx_sum, &xx_c);
+    }
+    if (is_constant) {
+        *slope = isinf(first) ? NAN : 0;
+        *intercept = isinf(first) ? NAN : first;
+        return;
+    }
+    x_sum += x_c;
+    y_sum += y_c;
+    xy_sum += xy_c;
+    xx_sum += xx_c;
+    double covariance = xy_sum - x_sum * y_sum / n, variance = xx_sum - x_sum * x_sum / n;
+    *slope = covariance / variance;
+    *intercept = y_sum / n - *slope * x_sum / n;
+}
+
+static bool window_deriv(struct window *window, double *out) {
+    double intercept;
+    if (window->high - window->low < 2)
+        return false;
+    regression(window, window->times_ms[window->low], out, &intercept);
+    return true;
+}
+
+static bool window_predict(struct window *window, double *out) {
+    double slope, intercept;
+    if (window->high - window->low < 2)
+        return false;
+    regression(window, window->eval_ms, &slope, &intercept);
+    *out = slope * window->a + intercept;
+    return true;
+}
+
+/* Holt and Winters' double exponential smoothing: a smooths the values, b their trend. */
+static bool window_smoothing(struct window *window, double *out) {
+    if (!(window->a > 0 && window->a < 1) && !isnan(window->a)) {
+        window->status =
+            eval_fail(window->eval, "invalid smoothing factor. Expected: 0 < sf < 1, got: %f", window->a);
+        return false;
+    }
+    if (!(window->b > 0 && window->b < 1) && !isnan(window->b)) {
+        window->status =
+            eval_fail(window->eval, "invalid trend factor. Expected: 0 < tf < 1, got: %f", window->b);
+        return false;
+    }
+    if (window->high - window->low < 2)
+        return false;
+    const double *values = window->values + window->low;
+    double before = 0, smooth = values[0], trend = values[1] - values[0];
+    for (size_t i = 1; i < window->high - window->low; i++) {
+        double x = window->a * values[i];
+        if (i > 1)
+            trend = window->b * (smooth - before) + (1 - window->b) * trend;
+        double y = (1 - window->a) * (smooth + trend);
+        before = smooth;
+        smooth = x + y;
+    }
+    *out = smooth;
+    return true;
+}
+
+/* ---- Spread ---------------------------------------------------------------------------------------------
+ */
+
+static double variance_of(const struct window *window) {
+    double count = 0, mean = 0, mean_c = 0, aux = 0, aux_c = 0;
+    for (size_t i = window->low; i < window->high; i++) {
+        count++;
+        double delta = window->values[i] - (mean + mean_c);
+        kahan_add(delta / count, &mean, &mean_c);
+        kahan_add(delta * (window->values[i] - (mean + mean_c)), &aux, &aux_c);
+    }
+    return (aux + aux_c) / count;
+}
+
+static bool window_stdvar(struct window *window, double *out) {
+    *out = variance_of(window);
+    return true;
+}
+
+static bool window_stddev(struct window *window, double *out) {
+    *out = sqrt(variance_of(window));
+    return true;
+}
+
+static bool window_quantile(struct window *window, double *out) {
+    size_t count = window->high - window->low;
+    annotate_quantile(window->eval, window->call->call.args[0]->start, window->a);
+    memcpy(window->scratch, window->values + window->low, count * sizeof(double));
+    *out = quantile_of_values(window->a, window->scratch, count);
+    return true;
+}
+
+/* The median distance from the median. */
+static bool window_mad(struct window *window, double *out) {
+    size_t count = window->high - window->low;
+    const double *values = window->values + window->low;
+    *out = NAN;
+    for (size_t i = 0; i < count; i++) {
+        if (isnan(values[i]))
+            return true;
+    }
+    memcpy(window->scratch, values, count * sizeof(double));
+    double median = quantile_of_values(0.5, window->scratch, count);
+    for (size_t i = 0; i < count; i++)
+        window->scratch[i] = fabs(values[i] - median);
+    *out = quantile_of_values(0.5, window->scratch, count);
+    return true;
+}
+
+/* ---- Times ----------------------------------------------------------------------------------------------
+ */
+
+static bool window_ts_first(struct window *window, double *out) {
+    *out = (double)window->times_ms[window->low] / 1000;
+    return true;
+}
+
+static bool window_ts_last(struct window *window, double *out) {
+    *out = (double)window->times_ms[window->high - 1] / 1000;
+    return true;
+}
+
+/* The last among equals. */
+static bool ts_extreme(const struct window *window, bool want_max, double *out) {
+    size_t best = window->low;
+    for (size_t i = window->low + 1; i < window->high; i++) {
+        double v = window->values[i], b = window->values[best];
+        if ((want_max ? v >= b : v <= b) || isnan(b))
+            best = i;
+    }
+    *out = (double)window->times_ms[best] / 1000;
+    return true;
+}
+
+static bool window_ts_max(struct window *window, double *out) {
+    return ts_extreme(window, true, out);
+}
+
+static bool window_ts_min(struct window *window, double *out) {
+    return ts_extreme(window, false, out);
+}
+
+/* ---- The table ------------------------------------------------------------------------------------------
+ */
+
+static window_fn window_function(enum function_id id) {
+    switch (id) {
+    case FUNCTION_RATE:
+        return window_rate;
+    case FUNCTION_INCREASE:
+        return window_increase;
+    case FUNCTION_DELTA:
+        return window_delta;
+    case FUNCTION_IRATE:
+        return window_irate;
+    case FUNCTION_IDELTA:
+        return window_idelta;
+    case FUNCTION_SUM_OVER_TIME:
+        return window_sum;
+    case FUNCTION_AVG_OVER_TIME:
+        return window_avg;
+    case FUNCTION_MAX_OVER_TIME:
+        return window_max;
+    case FUNCTION_MIN_OVER_TIME:
+        return window_min;
+    case FUNCTION_COUNT_OVER_TIME:
+        return window_count;
+    case FUNCTION_ABSENT_OVER_TIME:
+    case FUNCTION_PRESENT_OVER_TIME:
+        return window_present;
+    case FUNCTION_LAST_OVER_TIME:
+        return window_last;
+    case FUNCTION_FIRST_OVER_TIME:
+        return window_first;
+    case FUNCTION_CHANGES:
+        return window_changes;
+    case FUNCTION_RESETS:
+        return window_resets;
+    case FUNCTION_DERIV:
+        return window_deriv;
+    case FUNCTION_PREDICT_LINEAR:
+        return window_predict;
+    case FUNCTION_DOUBLE_EXPONENTIAL_SMOOTHING:
+        return window_smoothing;
+    case FUNCTION_STDDEV_OVER_TIME:
+        return window_stddev;
+    case FUNCTION_STDVAR_OVER_TIME:
+        return window_stdvar;
+    case FUNCTION_QUANTILE_OVER_TIME:
+        return window_quantile;
+    case FUNCTION_MAD_OVER_TIME:
+        return window_mad;
+    case FUNCTION_TS_OF_FIRST_OVER_TIME:
+        return window_ts_first;
+    case FUNCTION_TS_OF_LAST_OVER_TIME:
+        return window_ts_last;
+    case FUNCTION_TS_OF_MAX_OVER_TIME:
+        return window_ts_max;
+    case FUNCTION_TS_OF_MIN_OVER_TIME:
+        return window_ts_min;
+    default:
+        return NULL;
+    }
+}
+
+struct range_call {
+    struct eval_node base;
+    struct range_source source;
+    struct ast *call;
+    window_fn function;
+    bool keep_name;
+    bool is_extended, smoothed;
+    double *a, *b; /* scalar arguments at every step, or NULL */
+    double *scratch;
+    size_t scratch_count;
+    double *values;
+    uint64_t *present;
+};
+
+/* A window may hold millions of samples and most functions read all of them at every step: the clock is
+ * looked at between. */
+#define WINDOW_WORK_MAX (1u << 20)
+
+static int scratch_reserve(struct range_call *call) {
+    size_t count = call->source.columns.count;
+    enum function_id id = call->call->call.function->id;
+    if ((id != FUNCTION_QUANTILE_OVER_TIME && id != FUNCTION_MAD_OVER_TIME) || count <= call->scratch_count)
+        return STATUS_OK;
+    double *grown = mem_realloc(call->scratch, count * 2 * sizeof *grown);
+    if (grown == NULL)
+        return eval_no_room(call->base.eval);
+    call->scratch = grown;
+    call->scratch_count = count * 2;
+    return STATUS_OK;
+}
+
+static int windows_slide(struct range_call *call) {
+    const struct range_source *source = &call->source;
+    const struct grid *grid = &call->base.grid;
+    const struct sample_columns *columns = &source->columns;
+    int status = scratch_reserve(call);
+    if (status < 0)
+        return status;
+    struct window window = {.eval = call->base.eval,
+                            .call = call->call,
+                            .times_ms = columns->times_ms,
+                            .values = columns->values,
+                            .range_s = (double)source->range_ms / 1000,
+                            .scratch = call->scratch,
+                            .is_extended = call->is_extended,
+                            .smoothed = call->smoothed};
+    memset(call->present, 0, bits_words(grid->count) * sizeof *call->present);
+    /* With @ all windows are one; only arguments and the time of evaluation can make steps differ. */
+    bool once = source->is_fixed && call->a == NULL;
+    size_t steps = once && grid->count > 1 ? 1 : grid->count, work = 0;
+    for (size_t i = 0; i < steps; i++) {
+        window.eval_ms = grid_time(grid, i);
+        window.end_ms = (source->is_fixed ? source->fixed_ms : window.eval_ms) - source->offset_ms;
+        window.start_ms = window.end_ms - source->range_ms;
+        for (; window.high < columns->count &&
+               columns->times_ms[window.high] <= window.end_ms + source->after_ms;
+             window.high++) {
+            if (window.high > 0 && columns->values[window.high] < columns->values[window.high - 1])
+                window.reset = window.high;
+        }
+        while (window.low < window.high &&
+               columns->times_ms[window.low] <= window.start_ms - source->before_ms)
+            window.low++;
+        if (window.low == window.high)
+            continue;
+        if (call->a != NULL)
+            window.a = call->a[i];
+        if (call->b != NULL)
+            window.b = call->b[i];
+        if (call->function(&window, &call->values[i]))
+            bits_set(call->present, i);
+        if (window.status < 0)
+            return window.status;
+        work += window.high - window.low;
+        if (work > WINDOW_WORK_MAX) {
+            status = eval_check(call->base.eval);
+            if (status < 0)
+                return status;
+            work = 0;
+        }
+    }
+    if (steps < grid->count && bits_get(call->present, 0)) {
+        bits_fill(call->present, grid->count);
+        for (size_t i = 1; i < grid->count; i++)
+            call->values[i] = call->values[0];
+    }
+    return STATUS_OK;
+}
+
+/* ---- What may be no counter ------------------------------------------------------------------------------
+ */
+
+static bool has_suffix(struct slice s, const char *suffix) {
+    size_t len = strlen(suffix);
+    return s.len >= len && memcmp(s.data + s.len - len, suffix, len) == 0;
+}
+
+/* A series that says its type is believed; for others the name has to tell. */
+static void counter_check(struct range_call *call) {
+    const struct range_source *source = &call->source;
+    struct slice name = labels_get(source->labels, source->label_count, NAME_LABEL);
+    struct slice type = labels_get(source->labels, source->label_count, slice_str("__type__"));
+    if (name.len == 0)
+        return;
+    bool is_counter =
+        type.len > 0 ? slice_equal(type, slice_str("counter")) || slice_equal(type, slice_str("histogram"))
+                     : has_suffix(name, "_total") || has_suffix(name, "_sum") || has_suffix(name, "_count") ||
+                           has_suffix(name, "_bucket");
+    if (is_counter)
+        return;
+    struct buf text;
+    buf_init(&text);
+    buf_append_str(&text, "PromQL info: metric might not be a counter, ");
+    if (type.len > 0) {
+        buf_append_str(&text, "__type__ label is not set to \"counter\" or \"histogram\", got ");
+        text_quote(&text, type);
+        buf_append_str(&text, ": ");
+    } else {
+        buf_append_str(&text, "name does not end in _total/_sum/_count/_bucket: ");
+    }
+    text_quote(&text, name);
+    if (!text.failed)
+        annotate(call->base.eval, true, call->call->call.args[0]->start, "%.*s", (int)text.len,
+                 (const char *)text.data);
+    buf_release(&text);
+}
+
+/* ---- The node -------------------------------------------------------------------------------------------
+ */
+
+static int range_next(struct eval_node *node, struct eval_series *out) {
+    struct range_call *call = (struct range_call *)node;
+    enum function_id id = call->call->call.function->id;
+    for (;;) {
+        int status = range_source_next(&call->source);
+        if (status != STATUS_OK)
+            return status;
+        status = windows_slide(call);
+        if (status < 0)
+            return status;
+        if (!bits_any(call->present, node->grid.count))
+            continue;
+        if (id == FUNCTION_RATE || id == FUNCTION_INCREASE)
+            counter_check(call);
+        *out = (struct eval_series){call->source.labels, call->source.label_count, call->values,
+                                    call->present, call->source.drop_name};
+        if (!call->keep_name)
+            series_drop_name(node->eval, out);
+        return STATUS_OK;
+    }
+}
+
+static void range_release(struct eval_node *node) {
+    struct range_call *call = (struct range_call *)node;
+    range_source_close(&call->source);
+    mem_free(call->scratch);
+}
+
+/* Which argument is the range, and which are scalars. */
+static int range_args(struct range_call *call, struct ast *ast, struct ast **range_out) {
+    int status = STATUS_OK;
+    struct eval *eval = call->base.eval;
+    struct ast **args = ast->call.args;
+    double **scalars[] = {&call->a, &call->b};
+    size_t scalar_count = 0;
+    for (size_t i = 0; i < ast->call.arg_count; i++) {
+        if (args[i]->type == VALUE_MATRIX)
+            *range_out = args[i];
+        else if (scalar_count < 2)
+            TRY(scalar_column(eval, args[i], call->base.grid, scalars[scalar_count++]));
+    }
+out:
+    return status;
+}
+
+int range_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out) {
+    int status = extended_check(eval, ast);
+    if (status < 0)
+        return status;
+    struct range_call *call = node_new(eval, sizeof *call, grid, range_next);
+    if (call == NULL)
+        return eval_no_room(eval);
+    enum function_id id = ast->call.function->id;
+    struct ast *range = NULL;
+    call->base.release = range_release;
+    call->call = ast;
+    call->function = window_function(id);
+    call->keep_name = id == FUNCTION_LAST_OVER_TIME || id == FUNCTION_FIRST_OVER_TIME;
+    call->values = eval_alloc(eval, (grid.count + 1) * sizeof(double));
+    call->present = eval_alloc(eval, (bits_words(grid.count) + 1) * 8);
+    if (call->values == NULL || call->present == NULL)
+        return eval_no_room(eval);
+    TRY(range_args(call, ast, &range));
+    ASSERT(call->function != NULL && range != NULL);
+    const struct ast *inner = ast_unparen(range);
+    call->smoothed = inner->kind == AST_MATRIX && inner->range.smoothed;
+    call->is_extended = call->smoothed || (inner->kind == AST_MATRIX && inner->range.anchored);
+    TRY(range_source_open(eval, range, grid, &call->source));
+    bool names_gone = !call->keep_name && !eval->delayed_names;
+    *out = &call->base;
+    if (names_gone && !call->source.unique_nameless)
+        TRY(merge_node(eval, &call->base, true, NULL, out));
+    (*out)->unique_nameless = names_gone || call->source.unique_nameless;
+out:
+    return status;
+}
