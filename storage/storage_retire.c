@@ -11,12 +11,8 @@ static bool is_silent(void *context, uint32_t slot) {
            !late_overlaps(storage->late, slot, INT64_MIN, INT64_MAX);
 }
 
-/* The log's segment may name another series by that slot from now on, after declaring it. */
 static void retired(void *context, uint32_t slot) {
-    struct storage *storage = context;
-    head_forget(storage->head, slot);
-    if (slot < storage->declared_slots)
-        storage->declared[slot >> 3] &= (uint8_t) ~(1u << (slot & 7));
+    head_forget(((struct storage *)context)->head, slot);
 }
 
 bool storage__retire_serve(struct storage *storage) {

@@ -456,6 +456,12 @@ static int declared_prepare(struct storage *storage, uint32_t segment) {
         storage->declared = declared;
         storage->declared_slots = room;
     }
+    if (segment != storage->slots_segment) {
+        /* No slot stands for two series in one segment: with the second declaration lost to damage, its
+         * samples would be taken for the first one's. */
+        series_slots_release(storage->series);
+        storage->slots_segment = segment;
+    }
     if (segment != storage->declared_segment) {
         memset(storage->declared, 0, storage->declared_slots / 8);
         storage->declared_segment = segment;

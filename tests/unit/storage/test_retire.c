@@ -316,6 +316,7 @@ static void test_threads(void **state) {
                atomic_load(&shared.writers) < 1000)
             if (step == SERIES_RETIRE_WAITS)
                 sched_yield();
+        series_slots_release(shared.table);
         passes++;
         (void)series_changed_slots(shared.table, numbers, 64);
         (void)series_changed_pairs(shared.table, numbers, 64);
