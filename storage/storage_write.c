@@ -458,8 +458,10 @@ static int declared_prepare(struct storage *storage, uint32_t segment) {
     }
     if (segment != storage->slots_segment) {
         /* No slot stands for two series in one segment: with the second declaration lost to damage, its
-         * samples would be taken for the first one's. */
-        series_slots_release(storage->series);
+         * samples would be taken for the first one's. The first segment may begin with what was carried over,
+         * declared while it was not known. */
+        if (storage->slots_segment != SEGMENT_UNKNOWN)
+            series_slots_release(storage->series);
         storage->slots_segment = segment;
     }
     if (segment != storage->declared_segment) {
