@@ -14,12 +14,36 @@
 #include "base/metrics.h"
 #include "storage/storage_private.h"
 
-struct storage_version *storage__version_get(struct storage *storage) {
+struct storage_version *storage__version_get(struct storage *storage, struct tombstone_set **deletes) {
     pthread_mutex_lock(&storage->version_mutex);
     struct storage_version *version = storage->version;
     version->references++;
+    if (deletes != NULL) {
+        *deletes = storage->deletes;
+        storage->deletes->references++;
+    }
     pthread_mutex_unlock(&storage->version_mutex);
     return version;
+}
+
+/* Under the mutex. */
+static void block_unref(struct storage *storage, struct storage_block *block) {
+    if (--block->references > 0)
+        return;
+    block->next_dead = storage->dead;
+    storage->dead = block;
+}
+
+void storage__block_ref(struct storage *storage, struct storage_block *block) {
+    pthread_mutex_lock(&storage->version_mutex);
+    block->references++;
+    pthread_mutex_unlock(&storage->version_mutex);
+}
+
+void storage__block_unref(struct storage *storage, struct storage_block *block) {
+    pthread_mutex_lock(&storage->version_mutex);
+    block_unref(storage, block);
+    pthread_mutex_unlock(&storage->version_mutex);
 }
 
 /* Under the mutex. */
@@ -27,13 +51,8 @@ static void version_unref(struct storage *storage, struct storage_version *versi
     ASSERT(version->references > 0);
     if (--version->references > 0)
         return;
-    for (size_t i = 0; i < version->count; i++) {
-        struct storage_block *block = version->blocks[i];
-        if (--block->references == 0) {
-            block->next_dead = storage->dead;
-            storage->dead = block;
-        }
-    }
+    for (size_t i = 0; i < version->count; i++)
+        block_unref(storage, version->blocks[i]);
     storage->versions_live--;
     mem_free(version);
 }
@@ -219,6 +238,7 @@ static int blocks_open(struct storage *storage) {
         }
         if (status == STATUS_OK) {
             block->info = *info;
+            atomic_init(&block->deleted_to, info->deleted_to);
             if (block_damage_count(block->block) > 0) {
                 metric_add(METRIC_block_damage, block_damage_count(block->block));
                 (void)block_damage_each(block->block, damage_log, block->block);

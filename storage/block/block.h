@@ -159,7 +159,8 @@ struct block;
  *
  * STATUS_NOT_FOUND: no such directory, or nothing of a block in it; STATUS_NEWER_FORMAT; STATUS_CORRUPT:
  * there is no `chunks`, or nothing in it can be believed; STATUS_IO, STATUS_NO_MEMORY. `io` is borrowed until
- * block_close. */
+ * block_close: opening, repairing, verifying and closing use it as their own, all other calls only what any
+ * thread may use of it. */
 int block_open(struct io *io, const char *dir, struct error_detail *detail, struct block **out);
 
 /* The same without a look at the index, but that it is of no newer version: some reads of a few KiB, so that

@@ -122,91 +122,83 @@ static int pages_check(struct block *block, struct io_file *file, uint64_t pages
     return status;
 }
 
-int block__index_version_check(struct block *block, struct error_detail *detail) {
-    struct error_detail inner = {0};
-    struct buf sum;
-    uint64_t salt, pages;
-    const uint8_t *crcs;
-    buf_init(&sum);
-    int status = block__file_read(block, BLOCK__FILE_SUM, SUM_BYTES_MAX, &sum, &inner);
-    if (status == STATUS_OK)
-        status = block__index_sum_read(buf_slice(&sum), &salt, &pages, &crcs);
-    buf_release(&sum);
-    if (status == STATUS_NEWER_FORMAT)
-        return error_set(detail, status, "%s/%s was written by a newer version", block->dir, BLOCK__FILE_SUM);
-    if (status == STATUS_NO_MEMORY)
-        return error_set(detail, status, "%s", inner.text);
-    return STATUS_OK; /* what else is wrong is seen to when it is opened */
-}
-
-int block__index_open(struct block *block, struct block_damage *damage, struct error_detail *detail) {
+/* Reads index.sum and opens index.mdb; *damage says what is wrong with them. */
+static int files_open(struct block *block, struct block_damage *damage, struct error_detail *detail) {
     int status = STATUS_OK;
-    struct io_file *file = NULL;
-    struct buf sum;
-    struct error_detail inner = {0};
-    buf_init(&sum);
+    uint64_t salt, bytes;
+    const uint8_t *crcs;
     char *path = block__path(block->dir, BLOCK__FILE_INDEX);
     if (path == NULL)
         return error_set(detail, STATUS_NO_MEMORY, "opening a block: out of memory");
-    uint64_t salt, pages, bytes;
-    const uint8_t *crcs;
-    status = block__file_read(block, BLOCK__FILE_SUM, SUM_BYTES_MAX, &sum, &inner);
-    if (status == STATUS_NO_MEMORY)
-        goto failed;
+    status = block__file_read(block, BLOCK__FILE_SUM, SUM_BYTES_MAX, &block->index_sums, detail);
     if (status < 0) {
         damaged(damage, status, BLOCK__FILE_SUM, 0, 0,
                 status == STATUS_NOT_FOUND ? "index checksums: the file is missing"
                                            : "index checksums: cannot be read");
-        status = STATUS_CORRUPT;
         goto out;
     }
-    status = block__index_sum_read(buf_slice(&sum), &salt, &pages, &crcs);
+    struct slice sums = buf_slice(&block->index_sums);
+    status = block__index_sum_read(sums, &salt, &block->index_pages, &crcs);
     if (status == STATUS_NEWER_FORMAT) {
         error_set(detail, status, "%s/%s was written by a newer version", block->dir, BLOCK__FILE_SUM);
         goto out;
     }
     if (status < 0 || salt != block->base.salt) {
-        status = damaged(damage, STATUS_CORRUPT, BLOCK__FILE_SUM, 0, sum.len,
+        status = damaged(damage, STATUS_CORRUPT, BLOCK__FILE_SUM, 0, sums.len,
                          status < 0 ? "index checksums: damaged" : "index checksums: of another block");
         goto out;
     }
-    status = io_file_open(block->io, path, IO_OPEN_READ, &inner, &file);
-    if (status == STATUS_NO_MEMORY)
-        goto failed;
+    status = io_file_open(block->io, path, IO_OPEN_READ, detail, &block->index_file);
     if (status >= 0)
-        status = io_file_size(block->io, file, &bytes);
+        status = io_file_size(block->io, block->index_file, &bytes);
     if (status < 0) {
         damaged(damage, status, BLOCK__FILE_INDEX, 0, 0,
                 status == STATUS_NOT_FOUND ? "index: the file is missing" : "index: cannot be read");
-        status = STATUS_CORRUPT;
         goto out;
     }
-    TRY(pages_check(block, file, pages, crcs, damage, detail));
-    if (bytes != pages * BLOCK__INDEX_PAGE_BYTES) {
-        status = damaged(damage, STATUS_CORRUPT, BLOCK__FILE_INDEX, pages * BLOCK__INDEX_PAGE_BYTES, 0,
-                         "index: bytes behind the end");
-        goto out;
-    }
+    uint64_t end = block->index_pages * BLOCK__INDEX_PAGE_BYTES;
+    if (bytes != end)
+        status = damaged(damage, STATUS_CORRUPT, BLOCK__FILE_INDEX, bytes < end ? bytes : end, 0,
+                         bytes < end ? "index: the file ends early" : "index: bytes behind the end");
+out:
+    mem_free(path);
+    return status;
+}
+
+int block__index_files_open(struct block *block, struct error_detail *detail) {
+    struct error_detail inner = {0};
+    struct block_damage damage = {0};
+    int status = files_open(block, &damage, &inner);
+    if (status == STATUS_NO_MEMORY || status == STATUS_NEWER_FORMAT)
+        return error_set(detail, status, "%s", inner.text);
+    block->index_damaged = status < 0;
+    if (status < 0)
+        block__damage_add(block, damage);
+    return STATUS_OK;
+}
+
+void block__index_files_close(struct block *block) {
+    io_file_close(block->io, block->index_file);
+    buf_release(&block->index_sums);
+    block->index_file = NULL;
+}
+
+int block__index_open(struct block *block, struct block_damage *damage, struct error_detail *detail) {
+    int status = STATUS_OK;
+    struct error_detail inner = {0};
+    uint64_t bytes = block->index_pages * BLOCK__INDEX_PAGE_BYTES;
     char native[BLOCK__NATIVE_PATH_BYTES];
-    TRY(block__native_path(block->io, file, native, detail));
+    TRY(pages_check(block, block->index_file, block->index_pages,
+                    block->index_sums.data + BLOCK__INDEX_SUM_HEAD, damage, detail));
+    TRY(block__native_path(block->io, block->index_file, native, detail));
     status = block__index_open_path(&block->index, native, (size_t)bytes, &inner);
-    if (status == STATUS_NO_MEMORY)
-        goto failed;
-    if (status == STATUS_NEWER_FORMAT) {
-        error_set(detail, status, "%s", inner.text);
-        goto out;
-    }
+    if (status == STATUS_NO_MEMORY || status == STATUS_NEWER_FORMAT)
+        return error_set(detail, status, "%s", inner.text);
     if (status < 0 || block->index.info.salt != block->base.salt) {
         block__index_close(&block->index);
         status = damaged(damage, STATUS_CORRUPT, BLOCK__FILE_INDEX, 0, bytes, "index: cannot be opened");
     }
-    goto out;
-failed:
-    error_set(detail, status, "%s", inner.text);
 out:
-    io_file_close(block->io, file);
-    buf_release(&sum);
-    mem_free(path);
     return status;
 }
 

@@ -401,7 +401,6 @@ int block__chunks_read(const struct block__group_reader *group, const struct blo
 /* ---- index.sum ---------------------------------------------------------------------------------------- */
 
 static const uint8_t sum_magic[8] = {'T', 'D', 'L', 'T', 'S', 'U', 'M', '\n'};
-#define SUM_HEAD ((size_t)40)
 
 uint32_t block__index_page_crc(uint64_t salt, uint64_t page, const uint8_t *bytes) {
     uint8_t seed[16];
@@ -411,7 +410,7 @@ uint32_t block__index_page_crc(uint64_t salt, uint64_t page, const uint8_t *byte
 }
 
 void block__index_sum_append(struct buf *buf, uint64_t salt, const uint32_t *crcs, uint64_t pages) {
-    uint8_t head[SUM_HEAD] = {0};
+    uint8_t head[BLOCK__INDEX_SUM_HEAD] = {0};
     memcpy(head, sum_magic, sizeof sum_magic);
     store_u32(head + 8, BLOCK__INDEX_VERSION);
     store_u32(head + 12, BLOCK__INDEX_PAGE_BYTES);
@@ -424,19 +423,20 @@ void block__index_sum_append(struct buf *buf, uint64_t salt, const uint32_t *crc
 
 int block__index_sum_read(struct slice bytes, uint64_t *salt_out, uint64_t *pages_out,
                           const uint8_t **crcs_out) {
-    if (bytes.len < SUM_HEAD || memcmp(bytes.data, sum_magic, sizeof sum_magic) != 0)
+    if (bytes.len < BLOCK__INDEX_SUM_HEAD || memcmp(bytes.data, sum_magic, sizeof sum_magic) != 0)
         return STATUS_CORRUPT;
-    uint32_t crc = crc32c(crc32c(0, bytes.data, 32), bytes.data + SUM_HEAD, bytes.len - SUM_HEAD);
+    uint32_t crc = crc32c(crc32c(0, bytes.data, 32), bytes.data + BLOCK__INDEX_SUM_HEAD,
+                          bytes.len - BLOCK__INDEX_SUM_HEAD);
     if (crc != load_u32(bytes.data + 32) || load_u32(bytes.data + 36) != 0)
         return STATUS_CORRUPT;
     if (load_u32(bytes.data + 8) != BLOCK__INDEX_VERSION ||
         load_u32(bytes.data + 12) != BLOCK__INDEX_PAGE_BYTES)
         return STATUS_NEWER_FORMAT;
     uint64_t pages = load_u64(bytes.data + 24);
-    if (pages != (bytes.len - SUM_HEAD) / 4 || (bytes.len - SUM_HEAD) % 4 != 0)
+    if (pages != (bytes.len - BLOCK__INDEX_SUM_HEAD) / 4 || (bytes.len - BLOCK__INDEX_SUM_HEAD) % 4 != 0)
         return STATUS_CORRUPT;
     *salt_out = load_u64(bytes.data + 16);
     *pages_out = pages;
-    *crcs_out = bytes.data + SUM_HEAD;
+    *crcs_out = bytes.data + BLOCK__INDEX_SUM_HEAD;
     return STATUS_OK;
 }

@@ -21,6 +21,7 @@
 #define BLOCK__POSTINGS_INLINE   ((size_t)256) /* postings that are longer stand in their own table */
 #define BLOCK__PAIR_ALL          UINT32_MAX
 #define BLOCK__INDEX_TABLES      6
+#define BLOCK__INDEX_SUM_HEAD    ((size_t)40) /* of index.sum: in front of the checksums */
 
 enum block__table {
     BLOCK__TABLE_NAMES,

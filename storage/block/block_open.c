@@ -216,10 +216,13 @@ out:
 
 static int index_find(struct block *block, struct error_detail *detail) {
     struct block_damage damage = {0};
-    int status = block__index_open(block, &damage, detail);
-    if (status != STATUS_CORRUPT)
-        return status;
-    block__damage_add(block, damage);
+    int status = STATUS_OK;
+    if (!block->index_damaged) {
+        status = block__index_open(block, &damage, detail);
+        if (status != STATUS_CORRUPT)
+            return status;
+        block__damage_add(block, damage);
+    }
     status = block__index_rebuild(block, detail);
     block->index_rebuilt = status == STATUS_OK;
     return status;
@@ -282,7 +285,7 @@ int block_open_later(struct io *io, const char *dir, struct error_detail *detail
                      has_meta  ? "meta: of another block"
                      : missing ? "meta: the file is missing"
                                : "meta: damaged");
-    TRY(block__index_version_check(block, detail));
+    TRY(block__index_files_open(block, detail));
     if (!block->meta_read &&
         !block->trailer_found) /* what is said of the block comes from reading all of it */
         TRY(block_prepare(block, detail));
@@ -299,6 +302,7 @@ void block_close(struct block *block) {
     if (block == NULL)
         return;
     block__index_close(&block->index);
+    block__index_files_close(block);
     if (block->index.fd >= 0)
         close(block->index.fd);
     io_unmap(block->io, block->chunks);

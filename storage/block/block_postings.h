@@ -34,7 +34,9 @@ struct block__postings_reader {
 };
 
 static inline struct block__postings_reader block__postings_reader(struct slice bytes) {
-    return (struct block__postings_reader){bytes.data, bytes.data + bytes.len, 0};
+    /* no arithmetic on the empty slice's NULL */
+    return (struct block__postings_reader){bytes.data, bytes.len == 0 ? bytes.data : bytes.data + bytes.len,
+                                           0};
 }
 
 /* STATUS_OK, STATUS_END, STATUS_CORRUPT. */

@@ -41,6 +41,11 @@ struct block {
     bool trailer_found;
     bool meta_read; /* meta.json is whole */
 
+    struct io_file *index_file; /* index.mdb, and index.sum: from the opening on, for whoever prepares */
+    struct buf index_sums;
+    uint64_t index_pages;
+    bool index_damaged; /* as far as is seen without reading it: it has to be rebuilt */
+
     pthread_mutex_t index_lock; /* held while the index is opened or rebuilt, once; across I/O, see block.h */
     atomic_bool index_ready;    /* what follows is there and does not change any more */
     bool index_rebuilt;
@@ -56,11 +61,13 @@ struct block {
 int block__file_read(struct block *block, const char *name, uint64_t bytes_max, struct buf *out,
                      struct error_detail *detail);
 
-/* STATUS_NEWER_FORMAT if index.sum, as far as it can be read, says so; else STATUS_OK or STATUS_NO_MEMORY. */
-int block__index_version_check(struct block *block, struct error_detail *detail);
+/* Reads index.sum and opens index.mdb, unread; what is wrong with them goes to the list of damage, and then
+ * block->index_damaged is set. STATUS_NO_MEMORY, STATUS_NEWER_FORMAT. */
+int block__index_files_open(struct block *block, struct error_detail *detail);
+void block__index_files_close(struct block *block);
 
 /* Checks every page of index.mdb and opens it. STATUS_CORRUPT, with the damage in *damage (file, offset,
- * what); STATUS_NOT_FOUND likewise, STATUS_NEWER_FORMAT, STATUS_NO_MEMORY. */
+ * what); STATUS_NEWER_FORMAT, STATUS_NO_MEMORY. Of `io` it uses what any thread may. */
 int block__index_open(struct block *block, struct block_damage *damage, struct error_detail *detail);
 void block__index_close(struct block__index *index);
 

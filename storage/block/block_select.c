@@ -161,7 +161,10 @@ static int filter_by_labels(struct block__reading *reading, const struct matcher
     while (block__set_next(set, run.first + run.length, &run) == STATUS_OK) {
         for (uint32_t ordinal = run.first; ordinal < run.first + run.length; ordinal++) {
             struct slice labels;
-            TRY(block_view_labels(view, ordinal, &labels, reading->detail));
+            status = block_view_labels(view, ordinal, &labels, reading->detail);
+            if (status == STATUS_NOT_FOUND)
+                status = block__reading_corrupt(reading, BLOCK__TABLE_SERIES);
+            TRY(status);
             if (!matcher_match(matcher, label_bytes_get(labels, matcher->name)))
                 set->words[(ordinal - set->first) / 64] &= ~((uint64_t)1 << (ordinal % 64));
         }
@@ -279,9 +282,15 @@ int block_select(struct block *block, const struct matcher *matchers, size_t cou
     while (block__set_next(&set, run.first + run.length, &run) == STATUS_OK)
         for (uint32_t i = 0; i < run.length; i++)
             ordinals[at++] = run.first + i;
+    if (total > 0 && ordinals[total - 1] >= block->index.info.ordinal_count) {
+        status = block__reading_corrupt(&reading, BLOCK__TABLE_POSTINGS);
+        goto out;
+    }
     *ordinals_out = ordinals;
     *count_out = total;
 out:
+    if (status < 0)
+        mem_free(ordinals);
     block__set_release(&set);
     block__reading_end(&reading);
     return status;

@@ -297,6 +297,7 @@ void block_writer_close(struct block_writer *writer) {
                 (void)io_remove(writer->io, path);
             mem_free(path);
         }
+        (void)io_remove_dir(writer->io, writer->dir);
     }
     mem_free(writer->dir);
     mem_free(writer->meta.sources);
