@@ -472,14 +472,6 @@ static int declared_prepare(struct storage *storage, uint32_t segment) {
         storage->declared = declared;
         storage->declared_slots = room;
     }
-    if (segment != storage->slots_segment) {
-        /* No slot stands for two series in one segment: with the second declaration lost to damage, its
-         * samples would be taken for the first one's. The first segment may begin with what was carried over,
-         * declared while it was not known. */
-        if (storage->slots_segment != SEGMENT_UNKNOWN)
-            series_slots_release(storage->series);
-        storage->slots_segment = segment;
-    }
     if (segment != storage->declared_segment) {
         memset(storage->declared, 0, storage->declared_slots / 8);
         storage->declared_segment = segment;
@@ -550,6 +542,14 @@ int storage__group_carry(struct storage *storage, const struct storage_write *fi
     return group_build(storage, first);
 }
 
+/* No slot stands for two series in one segment: with the second declaration lost to damage, its samples would
+ * be taken for the first one's. The first segment may begin with what was carried over, declared before. */
+static void slots_release(struct storage *storage, uint32_t segment) {
+    if (storage->slots_segment != SEGMENT_UNKNOWN && storage->slots_segment != segment)
+        series_slots_release(storage->series);
+    storage->slots_segment = segment;
+}
+
 static void group_fail(struct storage *storage, int status) {
     storage->declared_segment = SEGMENT_UNKNOWN;
     group_end(storage, status);
@@ -578,9 +578,11 @@ static void group_start(struct storage *storage) {
         group_apply(storage);
         return;
     }
+    slots_release(storage, wal_segment(storage->wal));
     int status = group_build(storage, storage->group.first);
     if (status == STATUS_OK && !wal_group_fits(storage->wal)) {
         status = wal_roll(storage->wal);
+        slots_release(storage, wal_segment(storage->wal));
         if (status == STATUS_OK)
             status = group_build(storage, storage->group.first);
         if (status == STATUS_OK && !wal_group_fits(storage->wal))
