@@ -106,12 +106,12 @@ static int replay_samples(struct replay *replay, wal_position position, bool pro
         uint32_t slot = log_slot < replay->map_len ? replay->map[log_slot] : SLOT_NONE;
         if (slot == log_slot && storage__is_loaded(replay->storage, slot, position))
             continue; /* the snapshot has it */
+        if (manifest_covers(&replay->storage->manifest, sample.time_ms, position))
+            continue; /* it is in a block */
         if (slot == SLOT_NONE) {
             replay->orphans++;
             continue;
         }
-        if (manifest_covers(&replay->storage->manifest, sample.time_ms, position))
-            continue; /* it is in a block */
         if (!proven)
             replay_carry(replay, slot, sample, start_ms);
         TRY(storage__apply(replay->storage, NULL, slot, sample, start_ms, position));
@@ -284,7 +284,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     storage->queue.end = &storage->queue.first;
     storage->waiting.end = &storage->waiting.first;
     storage->group.end = &storage->group.first;
-    storage->declared_segment = SEGMENT_UNKNOWN;
+    storage->declared_segment = storage->slots_segment = SEGMENT_UNKNOWN;
     if (storage->options.io_maintain == NULL)
         storage->options.io_maintain = options->io;
     pthread_mutex_init(&storage->version_mutex, NULL);
@@ -334,8 +334,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(storage__maintain_new(storage));
     TRY(storage__snapshot_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
-    storage->apply_cut_ms = storage->manifest.cut_ms;
-    storage->cut_done_ms = storage->manifest.cut_ms;
+    storage->apply_cut_ms = storage->dropped_ms = storage->manifest.cut_ms;
     late_now(storage->late, clock_wall_ms(options->clock));
     const struct wal_options wal_options = {.io = options->io,
                                             .dir = wal_path,
@@ -348,6 +347,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     storage__snapshot_opened(storage);
     TRY(replay_log(storage, &load, detail));
     TRY(start_log(storage));
+    storage->retire_due = true; /* what the log has of them may be in blocks */
     *out = storage;
     storage = NULL;
 out:

@@ -247,7 +247,6 @@ static int64_t windows_oldest(const struct storage *storage) {
 static bool drop(struct storage *storage) {
     struct maintain *m = storage->maintain;
     if (m->cuts && m->drop_slot != UINT32_MAX) {
-        storage->cut_done_ms = m->end_ms;
         if (m->drop_slot == 0) {
             windows_forget(storage, m->end_ms);
             hidden_forget(storage->hidden, m->end_ms);
@@ -261,6 +260,9 @@ static bool drop(struct storage *storage) {
         late_drop(storage->late, m->lates[--m->late_count]);
         return false;
     }
+    if (m->cuts && m->end_ms > storage->dropped_ms)
+        storage->dropped_ms = m->end_ms;
+    storage->retire_due = true;
     wal_drop_before(storage->wal, storage__log_needed(storage));
     return true;
 }

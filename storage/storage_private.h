@@ -189,7 +189,7 @@ void storage__snapshot_free(struct storage *storage);
  */
 bool storage__snapshot_step(struct storage *storage, int64_t now_ms);
 
-/* Is one under way? The maintaining thread. */
+/* Is one under way? Any thread. */
 bool storage__snapshot_runs(const struct storage *storage);
 
 /* What the storage thread does for it between two groups. True if it did. */
@@ -226,6 +226,15 @@ bool storage__is_labelled(const struct storage *storage, uint32_t slot);
 
 /* Fills the empty storage from the newest snapshot that can be read; blocks. mem_free(out->taken_at). */
 int storage__load(struct storage *storage, struct error_detail *detail, struct load *out);
+
+/* Series that fell silent leave (storage_retire.c): a slice of it, if a pass is due. True if it did
+ * something. The storage thread, between two groups. */
+bool storage__retire_serve(struct storage *storage);
+
+/* A log segment begins: slots of series that left may be used again, if that is safe. And: a snapshot without
+ * them counts. The storage thread. */
+void storage__slots_release(struct storage *storage, uint32_t segment);
+void storage__slots_unlabelled(struct storage *storage);
 
 /* The lowest log position that is still needed. The storage thread. */
 wal_position storage__log_needed(const struct storage *storage);
@@ -284,7 +293,12 @@ struct storage {
     int group_status;
     bool applying; /* the group is durable, and there was no memory to apply all of it */
     uint64_t group_started_ns;
-    uint8_t *declared; /* bit by slot: declared in declared_segment */
+    uint32_t slots_segment; /* where slots of retired series were made free last */
+    int64_t dropped_ms;     /* what was before this in the head is gone, what is behind it is there */
+    bool retire_due;        /* since something was dropped */
+    uint32_t slots_retired; /* since slots were released last */
+    bool slots_unlabelled;  /* the label part says of all of them that they are free */
+    uint8_t *declared;      /* bit by slot: declared in declared_segment */
     size_t declared_slots;
     uint32_t declared_segment; /* SEGMENT_UNKNOWN: nothing counts as declared */
     uint8_t *labelled;         /* bit by slot: in the label part that the manifest names */
@@ -293,7 +307,6 @@ struct storage {
         snapshot_position; /* the older snapshot's: the log is needed from here on; 0: there is none */
     struct buf scratch;
     int64_t apply_cut_ms;            /* samples before this go to late windows */
-    int64_t cut_done_ms;             /* samples before this are in blocks; not above apply_cut_ms */
     struct window_position *windows; /* of the head, behind apply_cut_ms */
     size_t window_count;
     size_t window_capacity;

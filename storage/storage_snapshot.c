@@ -42,13 +42,13 @@
 enum phase { PHASE_IDLE, PHASE_LABELS, PHASE_SLICE, PHASE_FINISH, PHASE_PUBLISH, PHASE_DROP };
 
 struct snapshot {
-    enum phase phase;
-    atomic_bool asked; /* the storage thread has something to do for us */
-    bool begins;       /* what it does next is the job's first piece */
-    bool pairs;        /* slots are taken, now their pairs */
-    bool ended;        /* the phase's last piece is in `buf` */
-    bool labels_all;   /* the label part is written anew */
-    int status;        /* of what the storage thread did */
+    _Atomic enum phase phase; /* the maintaining thread's; the other looks */
+    atomic_bool asked;        /* the storage thread has something to do for us */
+    bool begins;              /* what it does next is the job's first piece */
+    bool pairs;               /* slots are taken, now their pairs */
+    bool ended;               /* the phase's last piece is in `buf` */
+    bool labels_all;          /* the label part is written anew */
+    int status;               /* of what the storage thread did */
     int64_t retry_at_ms;
     int64_t retry_delay_ms;
     int64_t last_ms; /* when the newest was made, or the storage opened */
@@ -370,6 +370,7 @@ static void drop(struct storage *storage) {
     for (size_t i = 0; i < s->taken_count && storage__labelled_set(storage, s->taken[i]) == STATUS_OK;)
         i++;
     storage->snapshot_position = s->needed;
+    storage__slots_unlabelled(storage);
     wal_drop_before(storage->wal, storage__log_needed(storage));
 }
 

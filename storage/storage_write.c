@@ -339,9 +339,9 @@ static int late_apply(struct storage *storage, uint32_t slot, struct sample samp
     struct late_range small = storage__window_of(sample.time_ms, (int64_t)storage->options.limits->window_ms);
     /* No late window spans what is in blocks and what is not: a block covers each whole. */
     struct late_range range = small;
-    if (sample.time_ms < storage->cut_done_ms)
-        range = storage__range_for(storage, sample.time_ms, storage->cut_done_ms);
-    if (range.end_ms > storage->cut_done_ms)
+    if (sample.time_ms < storage->dropped_ms)
+        range = storage__range_for(storage, sample.time_ms, storage->dropped_ms);
+    if (range.end_ms > storage->dropped_ms)
         range = small;
     int status =
         late_add(storage->late, slot, sample, start_ms, position, range, small, &late, existing_bits);
@@ -582,9 +582,11 @@ static void group_start(struct storage *storage) {
         group_apply(storage);
         return;
     }
+    storage__slots_release(storage, wal_segment(storage->wal));
     int status = group_build(storage, storage->group.first);
     if (status == STATUS_OK && !wal_group_fits(storage->wal)) {
         status = wal_roll(storage->wal);
+        storage__slots_release(storage, wal_segment(storage->wal));
         if (status == STATUS_OK)
             status = group_build(storage, storage->group.first);
         if (status == STATUS_OK && !wal_group_fits(storage->wal))
@@ -625,7 +627,8 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
         worked = !storage->applying;
     }
     if (storage->group.first == NULL && wal_state(storage->wal) != WAL_COMMITTING)
-        worked |= storage__maintain_serve(storage) || storage__snapshot_serve(storage);
+        worked |= storage__maintain_serve(storage) || storage__snapshot_serve(storage) ||
+                  storage__retire_serve(storage);
     pthread_mutex_lock(&storage->queue_mutex);
     list_move(&storage->waiting, &storage->queue);
     pthread_mutex_unlock(&storage->queue_mutex);

@@ -98,8 +98,9 @@ int head_state_read(struct head *head, uint32_t slot, int64_t cut_ms, struct sli
 /* Passes over a state. STATUS_CORRUPT. */
 int head_state_skip(struct slice *bytes);
 
-/* Is nothing of it in the head? The applying thread, or any that keeps it from applying. */
-bool head_is_silent(struct head *head, uint32_t slot);
+/* The slot's series left: what comes for the slot from now on is another's. It has no samples behind the end
+ * of what was dropped. The applying thread only. */
+void head_forget(struct head *head, uint32_t slot);
 
 /* Bytes of open chunks and per-series structs. Any thread, approximate while samples are applied. */
 uint64_t head_memory_bytes(struct head *head);

@@ -1,9 +1,9 @@
 /* frame_file.h: files of checksummed frames, written once from front to back, or appended to: what a snapshot
  * and its labels are kept in.
  *
- * A frame begins at a multiple of 4096 bytes: magic, CRC-32C seeded by the file's number and the offset, kind,
- * length, payload, zeros up to the next multiple. A reader that meets a damaged frame finds the next one by
- * looking at each multiple. Byte table: docs/format/snapshot.md. */
+ * A frame begins at a multiple of 4096 bytes: magic, CRC-32C seeded by the file's number and the offset,
+ * kind, length, payload, zeros up to the next multiple. A reader that meets a damaged frame finds the next
+ * one by looking at each multiple. Byte table: docs/format/snapshot.md. */
 #ifndef TIDALITE_STORAGE_FRAME_FILE_H
 #define TIDALITE_STORAGE_FRAME_FILE_H
 
