@@ -249,6 +249,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(late_new(&storage->late));
     TRY(storage__version_open(storage, detail));
     TRY(storage__maintain_new(storage));
+    TRY(storage__compaction_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
     storage->apply_cut_ms = storage->manifest.cut_ms;
     late_now(storage->late, clock_wall_ms(options->clock));
@@ -284,6 +285,7 @@ void storage_close(struct storage *storage) {
         wal_close(storage->wal);
     }
     storage__maintain_free(storage);
+    storage__compaction_free(storage);
     storage__version_close(storage);
     late_free(storage->late);
     head_free(storage->head);

@@ -50,6 +50,7 @@ struct storage_block {
     struct manifest_block info;
     unsigned references; /* by versions; under version_mutex */
     bool doomed;         /* in no manifest any more: its files go when nobody looks at it */
+    bool held;           /* not to be merged until the next start; the maintaining thread's */
     struct storage_block *next_dead;
 };
 
@@ -69,6 +70,14 @@ void storage__version_put(struct storage *storage, struct storage_version *versi
  * one. Removed blocks are doomed. STATUS_NO_MEMORY: nothing changed. The maintaining thread. */
 int storage__version_change(struct storage *storage, const uint64_t *removed, size_t removed_count,
                             struct storage_block *added, int64_t cut_ms);
+
+/* A reference to a block of the current version, beside those of versions. The maintaining thread. */
+void storage__block_hold(struct storage *storage, struct storage_block *block);
+void storage__block_release(struct storage *storage, struct storage_block *block);
+
+/* Prepares one block that was opened and not looked at yet (block_prepare), the latest first. True if there
+ * was one. The maintaining thread. */
+bool storage__version_prepare(struct storage *storage);
 
 /* Is there a selection older than the current version? Any thread. */
 bool storage__version_old_in_use(struct storage *storage);
@@ -97,6 +106,16 @@ void storage__maintain_free(struct storage *storage);
 /* What the storage thread does for it between two groups: a step of beginning or of dropping. True if it did.
  */
 bool storage__maintain_serve(struct storage *storage);
+
+/* ---- Merging blocks (storage_compact.c); the maintaining thread ---- */
+
+struct storage_compaction;
+
+int storage__compaction_new(struct storage *storage);
+void storage__compaction_free(struct storage *storage);
+
+/* A slice of it. True if there was something to do. */
+bool storage__compact(struct storage *storage, int64_t now_ms);
 
 /* The lowest log position that is still needed. The storage thread. */
 wal_position storage__log_needed(const struct storage *storage);
@@ -127,6 +146,7 @@ struct storage {
     /* The maintaining thread's: */
     struct manifest manifest;
     struct maintain *maintain;
+    struct storage_compaction *compaction;
 
     /* The queue: any thread puts in, the storage thread takes all. */
     pthread_mutex_t queue_mutex;

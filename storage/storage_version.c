@@ -23,17 +23,21 @@ struct storage_version *storage__version_get(struct storage *storage) {
 }
 
 /* Under the mutex. */
+static void block_unref(struct storage *storage, struct storage_block *block) {
+    ASSERT(block->references > 0);
+    if (--block->references > 0)
+        return;
+    block->next_dead = storage->dead;
+    storage->dead = block;
+}
+
+/* Under the mutex. */
 static void version_unref(struct storage *storage, struct storage_version *version) {
     ASSERT(version->references > 0);
     if (--version->references > 0)
         return;
-    for (size_t i = 0; i < version->count; i++) {
-        struct storage_block *block = version->blocks[i];
-        if (--block->references == 0) {
-            block->next_dead = storage->dead;
-            storage->dead = block;
-        }
-    }
+    for (size_t i = 0; i < version->count; i++)
+        block_unref(storage, version->blocks[i]);
     storage->versions_live--;
     mem_free(version);
 }
@@ -42,6 +46,33 @@ void storage__version_put(struct storage *storage, struct storage_version *versi
     pthread_mutex_lock(&storage->version_mutex);
     version_unref(storage, version);
     pthread_mutex_unlock(&storage->version_mutex);
+}
+
+void storage__block_hold(struct storage *storage, struct storage_block *block) {
+    pthread_mutex_lock(&storage->version_mutex);
+    ASSERT(block->references > 0);
+    block->references++;
+    pthread_mutex_unlock(&storage->version_mutex);
+}
+
+void storage__block_release(struct storage *storage, struct storage_block *block) {
+    pthread_mutex_lock(&storage->version_mutex);
+    block_unref(storage, block);
+    pthread_mutex_unlock(&storage->version_mutex);
+}
+
+bool storage__version_prepare(struct storage *storage) {
+    const struct storage_version *version = storage->version; /* only this thread changes it */
+    struct storage_block *latest = NULL;
+    struct error_detail detail = {0};
+    for (size_t i = 0; i < version->count; i++) {
+        struct storage_block *block = version->blocks[i];
+        if (!block_is_prepared(block->block) &&
+            (latest == NULL || block->info.time_max_ms > latest->info.time_max_ms))
+            latest = block;
+    }
+    /* Without memory it is tried again at the next turn. */
+    return latest != NULL && block_prepare(latest->block, &detail) == STATUS_OK;
 }
 
 static bool is_among(uint64_t id, const uint64_t *ids, size_t count) {
@@ -208,7 +239,7 @@ static int blocks_open(struct storage *storage) {
         struct error_detail detail = {0};
         int status = block == NULL || dir == NULL
                          ? STATUS_NO_MEMORY
-                         : block_open(storage->options.io, dir, &detail, &block->block);
+                         : block_open_later(storage->options.io_maintain, dir, &detail, &block->block);
         mem_free(dir);
         if (status == STATUS_CORRUPT || status == STATUS_NOT_FOUND) {
             /* The others are served; its directory stays as it is, for people. */
