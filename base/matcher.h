@@ -34,6 +34,14 @@ struct matcher {
     const struct matcher_pattern *pattern; /* for the regex kinds, else NULL; borrowed */
 };
 
+/* Makes patterns of text, for matchers that were kept as text: the library that does it lives above whoever
+ * needs it. `compile`: STATUS_BAD_INPUT or STATUS_NO_MEMORY; give the pattern back with `release`. Any
+ * thread. */
+struct matcher_compiler {
+    int (*compile)(struct slice text, const struct matcher_pattern **out);
+    void (*release)(const struct matcher_pattern *pattern);
+};
+
 /* Does the label value satisfy the matcher? A missing label is the empty value. */
 bool matcher_match(const struct matcher *matcher, struct slice value);
 

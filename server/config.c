@@ -262,12 +262,13 @@ static void limit_text(const struct limit_info *info, uint64_t value, char *out,
 }
 
 void config_help_print(struct buf *out) {
-    buf_append_str(out,
-                   "Tidalite stores Prometheus metrics: remote write in, Prometheus' HTTP API out.\n"
-                   "\n"
-                   "  tidalite serve [flags]    run the server; 'tidalite serve --help' lists the flags\n"
-                   "  tidalite help             this text\n"
-                   "  tidalite --version        the version\n");
+    buf_append_str(
+        out, "Tidalite stores Prometheus metrics: remote write in, Prometheus' HTTP API out.\n"
+             "\n"
+             "  tidalite serve [flags]    run the server; 'tidalite serve --help' lists the flags\n"
+             "  tidalite query 'EXPR'     ask a running server; 'tidalite query --help' lists the flags\n"
+             "  tidalite help             this text\n"
+             "  tidalite --version        the version\n");
 }
 
 void config_serve_help_print(struct buf *out) {

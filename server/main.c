@@ -10,6 +10,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/rand.h"
+#include "client/client.h"
 #include "server/config.h"
 #include "server/listener.h"
 #include "server/loop.h"
@@ -206,6 +207,8 @@ static void version_print(struct buf *out) {
 }
 
 int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], "query") == 0)
+        return client_query(argc - 1, argv + 1);
     enum config_action action;
     struct error_detail detail = {{0}};
     struct program *program = mem_zalloc(sizeof *program);

@@ -26,6 +26,12 @@ struct replay {
     struct buf carried_samples; /* struct sample */
     struct buf carried_starts;  /* int64_t */
     bool carried_has_starts;
+    struct buf carried_deletes; /* struct carried_delete */
+};
+
+struct carried_delete {
+    struct tombstone *tombstone;
+    size_t samples_before;
 };
 
 static int replay_segment(void *context, uint32_t number) {
@@ -107,11 +113,32 @@ out:
     return status;
 }
 
+static int replay_delete(struct replay *replay, wal_position position, bool proven, struct slice payload) {
+    struct tombstone *tombstone;
+    struct storage *storage = replay->storage;
+    int status = tombstone_new(payload, position, storage->options.compiler, &tombstone);
+    if (status < 0)
+        return status;
+    if (!proven) {
+        const struct carried_delete carried = {tombstone,
+                                               replay->carried_samples.len / sizeof(struct sample)};
+        buf_append(&replay->carried_deletes, &carried, sizeof carried);
+        TRY(replay->carried_deletes.failed ? STATUS_NO_MEMORY : STATUS_OK);
+        (void)tombstone_ref(tombstone);
+        atomic_store(&storage->deletes_unproven, true);
+    }
+    TRY(storage__delete_apply(storage, tombstone));
+out:
+    tombstone_unref(tombstone);
+    return status;
+}
+
 static int replay_record(void *context, wal_position position, bool proven, enum wal_record_type type,
                          struct slice payload) {
     struct replay *replay = context;
-    int status = type == WAL_RECORD_SERIES ? replay_series(replay, payload)
-                                           : replay_samples(replay, position, proven, payload);
+    int status = type == WAL_RECORD_SERIES    ? replay_series(replay, payload)
+                 : type == WAL_RECORD_SAMPLES ? replay_samples(replay, position, proven, payload)
+                                              : replay_delete(replay, position, proven, payload);
     if (status == STATUS_CORRUPT) {
         /* The frames' checksums held, so this is no rot of the disk; what can be read of the rest is worth
          * more than a refusal to start. */
@@ -123,22 +150,62 @@ static int replay_record(void *context, wal_position position, bool proven, enum
     return status;
 }
 
-/* Gives the log what it has to carry over; their series are declared anew with it. */
+/* A piece of what is carried over: samples [from, to). */
+static int carry_samples(struct replay *replay, size_t from, size_t to, struct storage_write **next) {
+    if (from == to)
+        return STATUS_OK;
+    struct storage_write *write = (*next)++;
+    write->slots = (uint32_t *)(void *)replay->carried_slots.data + from;
+    write->samples = (struct sample *)(void *)replay->carried_samples.data + from;
+    write->starts_ms =
+        replay->carried_has_starts ? (int64_t *)(void *)replay->carried_starts.data + from : NULL;
+    write->count = to - from;
+    wal_record_samples_write(&write->payload, write->slots, write->samples, write->starts_ms, write->count);
+    return write->payload.failed ? STATUS_NO_MEMORY : STATUS_OK;
+}
+
+/* Gives the log what it has to carry over, in the order it had; series are declared anew with it. */
 static int carry(struct storage *storage, struct replay *replay) {
-    struct storage_write write = {
-        .slots = (uint32_t *)(void *)replay->carried_slots.data,
-        .samples = (struct sample *)(void *)replay->carried_samples.data,
-        .starts_ms = replay->carried_has_starts ? (int64_t *)(void *)replay->carried_starts.data : NULL,
-        .count = replay->carried_samples.len / sizeof(struct sample),
-    };
+    const struct carried_delete *deletes =
+        (const struct carried_delete *)(void *)replay->carried_deletes.data;
+    size_t delete_count = replay->carried_deletes.len / sizeof *deletes, done = 0;
+    size_t count = replay->carried_samples.len / sizeof(struct sample);
+    int status = STATUS_OK;
     if (replay->carried_slots.failed || replay->carried_samples.failed || replay->carried_starts.failed)
         return STATUS_NO_MEMORY;
-    if (write.count == 0)
+    if (count == 0 && delete_count == 0)
         return STATUS_OK;
-    wal_record_samples_write(&write.payload, write.slots, write.samples, write.starts_ms, write.count);
-    int status = write.payload.failed ? STATUS_NO_MEMORY : storage__group_carry(storage, &write);
-    buf_release(&write.payload);
+    struct storage_write *writes = mem_zalloc((2 * delete_count + 1) * sizeof *writes), *next = writes;
+    if (writes == NULL)
+        return STATUS_NO_MEMORY;
+    for (size_t i = 0; i < delete_count; i++) {
+        TRY(carry_samples(replay, done, deletes[i].samples_before, &next));
+        done = deletes[i].samples_before;
+        struct slice payload = deletes[i].tombstone->payload;
+        next->tombstone = deletes[i].tombstone;
+        buf_append(&next->payload, payload.data, payload.len);
+        TRY(next++->payload.failed ? STATUS_NO_MEMORY : STATUS_OK);
+    }
+    TRY(carry_samples(replay, done, count, &next));
+    for (struct storage_write *write = writes; write + 1 < next; write++)
+        write->next = write + 1;
+    TRY(storage__group_carry(storage, writes));
+out:
+    for (struct storage_write *write = writes; write < writes + 2 * delete_count + 1; write++)
+        buf_release(&write->payload);
+    mem_free(writes);
     return status;
+}
+
+static void carried_release(struct replay *replay) {
+    const struct carried_delete *deletes =
+        (const struct carried_delete *)(void *)replay->carried_deletes.data;
+    for (size_t i = 0; i < replay->carried_deletes.len / sizeof *deletes; i++)
+        tombstone_unref(deletes[i].tombstone);
+    buf_release(&replay->carried_deletes);
+    buf_release(&replay->carried_slots);
+    buf_release(&replay->carried_samples);
+    buf_release(&replay->carried_starts);
 }
 
 /* Begins to write. A disk that has no room, or fails, must not keep what is there from being read: then the
@@ -159,9 +226,7 @@ static int replay_log(struct storage *storage, struct error_detail *detail) {
     storage->replay_ms = (clock_monotonic_ns(storage->options.clock) - begin_ns) / 1000000;
     if (status == STATUS_OK)
         status = carry(storage, &replay);
-    buf_release(&replay.carried_slots);
-    buf_release(&replay.carried_samples);
-    buf_release(&replay.carried_starts);
+    carried_release(&replay);
     arena_release(&replay.scratch);
     mem_free(replay.map);
     if (status < 0)
@@ -247,7 +312,9 @@ int storage_open(const struct storage_options *options, struct error_detail *det
                                               storage};
     TRY(head_new(&head_options, &storage->head));
     TRY(late_new(&storage->late));
+    TRY(hidden_new(&storage->hidden));
     TRY(storage__version_open(storage, detail));
+    TRY(storage__deletes_open(storage, detail));
     TRY(storage__maintain_new(storage));
     TRY(storage__compaction_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
@@ -284,9 +351,12 @@ void storage_close(struct storage *storage) {
         storage__finish(storage);
         wal_close(storage->wal);
     }
+    storage__clean_close(storage);
     storage__maintain_free(storage);
     storage__compaction_free(storage);
     storage__version_close(storage);
+    storage__deletes_close(storage);
+    hidden_free(storage->hidden);
     late_free(storage->late);
     head_free(storage->head);
     chunklog_free(storage->chunklog);
@@ -322,7 +392,7 @@ void storage_status(struct storage *storage, struct storage_status *out) {
     metric_set(METRIC_chunklog_memory_bytes, chunklog_memory_bytes(storage->chunklog));
     metric_set(METRIC_chunklog_file_bytes, chunklog_file_bytes(storage->chunklog));
     head_range(storage->head, &out->time_min_ms, &out->time_max_ms);
-    struct storage_version *version = storage__version_get(storage);
+    struct storage_version *version = storage__version_get(storage, NULL);
     out->blocks = version->count;
     for (size_t i = 0; i < version->count; i++) {
         const struct manifest_block *info = &version->blocks[i]->info;

@@ -35,6 +35,9 @@ struct storage_options {
     const struct clock *clock;
     const struct limits *limits; /* borrowed until storage_close */
     uint64_t seed;               /* keys hashes and salts; rand_seed_from_system() */
+    /* For deletes with patterns, or NULL: then those are refused, and a directory that has one does not open.
+     */
+    const struct matcher_compiler *compiler;
 };
 
 /* Locks the directory, replays the log, and is ready to serve; blocks.
@@ -83,6 +86,31 @@ const struct storage_write_result *storage_write_result(const struct storage_wri
 
 /* After `done`, or instead of submit. */
 void storage_write_free(struct storage_write *write);
+
+/* ---- Deleting ------------------------------------------------------------------------------------------
+ *
+ * A delete hides, from its answer on and for ever, all samples in a range of time of the series that satisfy
+ * a selector, that were logged before it. What is written later is seen, for the same series and times too.
+ * It goes the way of a write: into the queue, the log, and then in the log's order to the samples in memory;
+ * blocks are filtered as they are read, until they are written anew without the deleted samples. */
+
+struct delete_selector {
+    const struct matcher *matchers; /* a series satisfies all of them; at least one */
+    size_t count;
+};
+
+/* Makes one of at least one selector; submit it as a write, whose result's status says how it went. The
+ * matchers are copied. STATUS_BUSY: too many wait to be applied to blocks (deletes_max); STATUS_TOO_LARGE
+ * (delete_bytes_max); STATUS_UNSUPPORTED (patterns, and no compiler); STATUS_BAD_INPUT (one does not
+ * compile); STATUS_NO_MEMORY. */
+int storage_delete_prepare(struct storage *storage, const struct delete_selector *selectors, size_t count,
+                           int64_t time_min_ms, int64_t time_max_ms, struct error_detail *detail,
+                           struct storage_write **out);
+
+/* Writes the blocks that hold deleted samples anew, without them. `done` is called once, on the maintaining
+ * thread: with STATUS_OK when no block holds any of what was deleted before this call, or with the error
+ * that one of them gave. Does not block. STATUS_NO_MEMORY: it is not called. */
+int storage_deletes_clean(struct storage *storage, void (*done)(void *context, int status), void *context);
 
 /* ---- Steps -------------------------------------------------------------------------------------------- */
 

@@ -41,6 +41,8 @@ struct storage_compaction {
     struct compact *compact;
     struct storage_block *inputs[COMPACT_INPUTS_MAX]; /* held */
     size_t input_count;
+    struct block_hides hides[COMPACT_INPUTS_MAX]; /* what was deleted of them */
+    uint64_t deleted_to;
     struct storage_block *added; /* NULL: nothing is left of the inputs */
     char *dir;
     uint64_t started_ns;
@@ -69,7 +71,10 @@ static void job_release(struct storage *storage) {
         c->added = NULL;
     }
     for (size_t i = 0; i < c->input_count; i++)
-        storage__block_release(storage, c->inputs[i]);
+        storage__block_unref(storage, c->inputs[i]);
+    for (size_t i = 0; i < COMPACT_INPUTS_MAX; i++)
+        mem_free(c->hides[i].spans);
+    memset(c->hides, 0, sizeof c->hides);
     c->input_count = 0;
     mem_free(c->dir);
     c->dir = NULL;
@@ -148,6 +153,34 @@ static size_t plan(struct storage *storage, size_t *chosen) {
     return count;
 }
 
+static size_t deleted_spans(void *context, uint32_t ordinal, const struct span **spans_out) {
+    return storage__hides_of(context, ordinal, spans_out);
+}
+
+/* What deletes hide of the inputs as of now, and up to which position that goes for all of them. Later
+ * deletes cover the inputs and the new block. */
+static int deletes_look(struct storage *storage, struct compact_input *inputs, struct error_detail *detail) {
+    struct storage_compaction *c = storage->compaction;
+    struct tombstone_set *set;
+    struct storage_version *version = storage__version_get(storage, &set);
+    int status = STATUS_OK;
+    c->deleted_to = set->count == 0 ? 0 : set->items[set->count - 1]->position + 1;
+    for (size_t i = 0; i < c->input_count; i++) {
+        TRY(storage__block_hides(c->inputs[i], set, NULL, 0, INT64_MIN, INT64_MAX, &c->hides[i], detail));
+        inputs[i] = (struct compact_input){.block = c->inputs[i]->block};
+        if (c->hides[i].count > 0) {
+            inputs[i].deleted = deleted_spans;
+            inputs[i].context = &c->hides[i];
+        }
+        if (c->inputs[i]->info.deleted_to > c->deleted_to)
+            c->deleted_to = c->inputs[i]->info.deleted_to;
+    }
+out:
+    storage__version_put(storage, version);
+    storage__deletes_put(storage, set);
+    return status;
+}
+
 static int job_start(struct storage *storage, const size_t *chosen, size_t count,
                      struct error_detail *detail) {
     struct storage_compaction *c = storage->compaction;
@@ -155,14 +188,13 @@ static int job_start(struct storage *storage, const size_t *chosen, size_t count
     int status = STATUS_OK;
     for (size_t i = 0; i < count; i++) {
         c->inputs[i] = storage->version->blocks[chosen[i]];
-        inputs[i] = (struct compact_input){.block = c->inputs[i]->block};
-        storage__block_hold(storage, c->inputs[i]);
+        storage__block_ref(storage, c->inputs[i]);
     }
     c->input_count = count;
+    TRY(deletes_look(storage, inputs, detail));
     uint64_t id = storage->manifest.block_next++; /* never twice, whatever becomes of this attempt */
     c->dir = storage__block_dir(storage, id);
-    if (c->dir == NULL)
-        return error_set(detail, STATUS_NO_MEMORY, "out of memory");
+    TRY(c->dir == NULL ? STATUS_NO_MEMORY : STATUS_OK);
     struct compact_options options = {.io = storage->options.io_maintain,
                                       .dir = c->dir,
                                       .id = id,
@@ -183,6 +215,8 @@ static bool job_choose(struct storage *storage, int64_t now_ms, int *status_out,
     int64_t waits_ms = c->retry_at_ms - now_ms, since_ms = now_ms - c->planned_at_ms;
     if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX) /* a clock that went back delays no more than that */
         return false;
+    if (!storage__deletes_proven(storage))
+        return false; /* what the next start may not find must not be left out of a block */
     if (c->planned_generation == storage->manifest.generation && since_ms >= 0 && since_ms < PLAN_MS)
         return false;
     size_t chosen[COMPACT_INPUTS_MAX], count = plan(storage, chosen);
@@ -215,7 +249,9 @@ static int open_written(struct storage *storage, struct error_detail *detail) {
             .series_count = meta->series_count,
             .sample_count = meta->sample_count,
             .bytes = c->stats.bytes_written,
+            .deleted_to = c->deleted_to,
         };
+        atomic_init(&added->deleted_to, c->deleted_to);
         for (size_t i = 0; i < c->input_count; i++)
             if (c->inputs[i]->info.position > added->info.position)
                 added->info.position = c->inputs[i]->info.position;
@@ -256,7 +292,8 @@ static void published(struct storage *storage) {
     log_info("blocks merged", LOG_U64("blocks", c->input_count),
              LOG_U64("id", c->added == NULL ? 0 : c->added->info.id), LOG_U64("bytes_before", bytes),
              LOG_U64("bytes", stats->bytes_written), LOG_U64("samples", stats->samples_out),
-             LOG_U64("duplicates", stats->samples_duplicate), LOG_U64("conflicts", stats->samples_conflict));
+             LOG_U64("duplicates", stats->samples_duplicate), LOG_U64("conflicts", stats->samples_conflict),
+             LOG_U64("deleted", stats->samples_deleted));
     c->added = NULL; /* the version's */
     c->retry_delay_ms = 0;
     job_release(storage);

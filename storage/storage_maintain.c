@@ -32,7 +32,6 @@
 #define WRITE_SERIES 64u
 #define DROP_SLOTS   16384u
 #define SHARD_NONE   255
-#define CHUNK_BYTES  2048 /* a chunk made here ends when it grows past this */
 
 enum phase {
     PHASE_IDLE,
@@ -76,11 +75,10 @@ struct maintain {
     uint32_t drop_slot;
 
     /* of the series being written */
-    struct buf labels, open_bits, bits;
+    struct buf labels, open_bits;
     struct head_chunk *head_chunks;
     size_t head_chunk_capacity;
-    struct block_chunk *chunks;
-    size_t chunk_capacity;
+    struct encoder encoder;
     struct sample_columns columns, late_columns;
 };
 
@@ -91,7 +89,6 @@ int storage__maintain_new(struct storage *storage) {
     rand_init(&m->rand, storage->options.seed ^ UINT64_C(0x9e3779b97f4a7c15));
     buf_init(&m->labels);
     buf_init(&m->open_bits);
-    buf_init(&m->bits);
     storage->maintain = m;
     return STATUS_OK;
 }
@@ -125,9 +122,8 @@ void storage__maintain_free(struct storage *storage) {
     job_release(storage);
     buf_release(&m->labels);
     buf_release(&m->open_bits);
-    buf_release(&m->bits);
+    storage__encoder_release(&m->encoder);
     mem_free(m->head_chunks);
-    mem_free(m->chunks);
     sample_columns_release(&m->columns);
     sample_columns_release(&m->late_columns);
     mem_free(m);
@@ -236,8 +232,10 @@ static int64_t windows_oldest(const struct storage *storage) {
 static bool drop(struct storage *storage) {
     struct maintain *m = storage->maintain;
     if (m->cuts && m->drop_slot != UINT32_MAX) {
-        if (m->drop_slot == 0)
+        if (m->drop_slot == 0) {
             windows_forget(storage, m->end_ms);
+            hidden_forget(storage->hidden, m->end_ms);
+        }
         m->drop_slot = head_drop(storage->head, m->drop_slot, DROP_SLOTS, m->end_ms, windows_oldest(storage));
         if (m->drop_slot == UINT32_MAX)
             chunklog_drop(storage->chunklog, m->end_ms);
@@ -271,7 +269,8 @@ wal_position storage__log_needed(const struct storage *storage) {
     for (size_t i = 0; i < storage->window_count; i++)
         if (storage->windows[i].position < needed)
             needed = storage->windows[i].position;
-    return needed;
+    wal_position deletes = storage__deletes_needed(storage);
+    return deletes < needed ? deletes : needed;
 }
 
 static void ask(struct maintain *m, enum phase phase) {
@@ -378,10 +377,12 @@ static bool job_choose(struct storage *storage, int64_t now_ms) {
     int64_t waits_ms = m->retry_at_ms - now_ms;
     if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX) /* a clock that went back delays no more than that */
         return false;
-    if (retention_run(storage, now_ms))
+    if (retention_run(storage, now_ms) || storage__deletes_save(storage, now_ms))
         return true;
+    if (!storage__deletes_proven(storage))
+        return false; /* what the next start may not find must not be left out of a block */
     if (!cut_due(storage, now_ms) && !late_due(storage, now_ms))
-        return false;
+        return storage__clean_step(storage, now_ms);
     m->started_ns = clock_monotonic_ns(storage->options.clock);
     ask(m, PHASE_BEGIN);
     return true;
@@ -469,74 +470,6 @@ static int shard_list(struct storage *storage) {
     return STATUS_OK;
 }
 
-static int chunks_reserve(struct maintain *m, size_t count) {
-    if (count <= m->chunk_capacity)
-        return STATUS_OK;
-    struct block_chunk *chunks = mem_realloc(m->chunks, (count + 16) * sizeof *chunks);
-    if (chunks == NULL)
-        return STATUS_NO_MEMORY;
-    m->chunks = chunks;
-    m->chunk_capacity = count + 16;
-    return STATUS_OK;
-}
-
-static uint8_t *chunk_grow(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
-                           size_t *capacity) {
-    (void)context;
-    (void)used;
-    size_t want = old_capacity * 2 > bytes ? old_capacity * 2 : bytes + 64;
-    if (want > UINT16_MAX)
-        want = UINT16_MAX;
-    uint8_t *grown = mem_realloc(old, want);
-    if (grown != NULL)
-        *capacity = want;
-    return grown;
-}
-
-/* Makes chunks of the columns. */
-static int columns_encode(struct maintain *m, const struct sample_columns *columns, size_t *count_out) {
-    int status = STATUS_OK;
-    size_t count = 0;
-    struct chunk_open open = {0};
-    int64_t first_ms = 0;
-    buf_clear(&m->bits);
-    for (size_t i = 0; i <= columns->count; i++) {
-        bool ends = i == columns->count || chunk_is_full(&open) || open.bit_count / 8 >= CHUNK_BYTES;
-        if (ends && !chunk_is_empty(&open)) {
-            TRY(chunks_reserve(m, count + 1));
-            struct slice bits = chunk_bytes(&open);
-            m->chunks[count++] = (struct block_chunk){.time_min_ms = first_ms,
-                                                      .time_max_ms = open.time_ms,
-                                                      .info = open.info,
-                                                      .log_position = m->position,
-                                                      .bits = slice_of((void *)m->bits.len, bits.len)};
-            buf_append(&m->bits, bits.data, bits.len);
-            uint8_t *bytes = open.bytes;
-            uint16_t capacity = open.capacity;
-            memset(bytes, 0, capacity);
-            open = (struct chunk_open){.bytes = bytes, .capacity = capacity};
-        }
-        if (i == columns->count)
-            break;
-        struct sample sample = {.time_ms = columns->times_ms[i]};
-        memcpy(&sample.value_bits, &columns->values[i], sizeof sample.value_bits);
-        if (chunk_is_empty(&open))
-            first_ms = sample.time_ms;
-        TRY(chunk_append(&open, sample, columns->has_starts ? columns->starts_ms[i] : START_NONE, chunk_grow,
-                         NULL));
-    }
-    if (m->bits.failed) {
-        status = STATUS_NO_MEMORY;
-        goto out;
-    }
-    for (size_t i = 0; i < count; i++) /* the bits may have moved until now */
-        m->chunks[i].bits.data = m->bits.data + (uintptr_t)m->chunks[i].bits.data;
-    *count_out = count;
-out:
-    mem_free(open.bytes);
-    return status;
-}
-
 /* Late samples between those of the head; the head's were logged first. */
 static int columns_merge(const struct sample_columns *head, const struct sample_columns *late,
                          struct sample_columns *out) {
@@ -560,9 +493,11 @@ static int columns_merge(const struct sample_columns *head, const struct sample_
 
 static int series_write(struct storage *storage, uint32_t slot, struct error_detail *detail) {
     struct maintain *m = storage->maintain;
+    struct encoder *encoder = &m->encoder;
     int status = STATUS_OK;
-    size_t head_count = 0, count = 0;
+    size_t head_count = 0;
     struct sample_columns merged = {0};
+    storage__encoder_clear(encoder);
     if (m->cuts) {
         unsigned damaged;
         TRY(head_chunks(storage->head, slot, m->begin_ms, m->end_ms, &m->head_chunks, &head_count,
@@ -573,32 +508,34 @@ static int series_write(struct storage *storage, uint32_t slot, struct error_det
     m->late_columns.has_starts = 0;
     for (size_t i = 0; i < m->late_count; i++)
         TRY(late_window_read(m->lates[i], slot, m->begin_ms, m->end_ms - 1, &m->late_columns));
-    if (m->late_columns.count == 0) {
-        TRY(chunks_reserve(m, head_count));
-        for (; count < head_count; count++)
-            m->chunks[count] = (struct block_chunk){.time_min_ms = m->head_chunks[count].time_min_ms,
-                                                    .time_max_ms = m->head_chunks[count].time_max_ms,
-                                                    .info = m->head_chunks[count].info,
-                                                    .log_position = m->position,
-                                                    .bits = m->head_chunks[count].bits};
+    if (m->late_columns.count == 0 && !hidden_touches(storage->hidden, slot, INT64_MIN, m->end_ms - 1)) {
+        for (size_t i = 0; i < head_count; i++) {
+            const struct head_chunk *chunk = &m->head_chunks[i];
+            TRY(storage__encoder_copy(encoder, &(struct block_chunk){.time_min_ms = chunk->time_min_ms,
+                                                                     .time_max_ms = chunk->time_max_ms,
+                                                                     .info = chunk->info,
+                                                                     .log_position = m->position,
+                                                                     .bits = chunk->bits}));
+        }
     } else {
         m->columns.count = 0;
         m->columns.has_starts = 0;
         for (size_t i = 0; i < head_count; i++)
             TRY(chunk_decode(m->head_chunks[i].bits, m->head_chunks[i].info, INT64_MIN, INT64_MAX,
                              &m->columns));
+        hidden_filter(storage->hidden, slot, &m->columns, 0);
         TRY(columns_merge(&m->columns, &m->late_columns, &merged));
-        TRY(columns_encode(m, &merged, &count));
+        TRY(storage__encoder_add(encoder, &merged, m->position));
     }
-    if (count > 0) {
+    if (encoder->count > 0) {
         buf_clear(&m->labels);
         series_labels_append(storage->series, slot, &m->labels);
         if (m->labels.failed) {
             status = STATUS_NO_MEMORY;
             goto out;
         }
-        TRY(block_writer_add(m->writer, buf_slice(&m->labels), series_id(storage->series, slot), m->chunks,
-                             count, detail));
+        TRY(block_writer_add(m->writer, buf_slice(&m->labels), series_id(storage->series, slot),
+                             storage__encoder_chunks(encoder), encoder->count, detail));
     }
 out:
     sample_columns_release(&merged);
@@ -652,10 +589,12 @@ static int open_written(struct storage *storage, struct error_detail *detail) {
         .time_min_ms = meta->time_min_ms,
         .time_max_ms = meta->time_max_ms,
         .position = m->position,
+        .deleted_to = m->position,
         .series_count = meta->series_count,
         .sample_count = meta->sample_count,
         .bytes = meta->chunks.bytes + meta->index.bytes + meta->index_sum.bytes,
     };
+    atomic_init(&m->block->deleted_to, m->position);
     /* From here on the writer has nothing to remove any more: what fails now is removed below. */
     int status = block_open(storage->options.io_maintain, m->dir, detail, &m->block->block);
     if (status < 0) {

@@ -13,6 +13,8 @@
 #include "storage/manifest/manifest.h"
 #include "storage/series/series.h"
 #include "storage/storage.h"
+#include "storage/tombstone/hidden.h"
+#include "storage/tombstone/tombstone.h"
 #include "storage/wal/wal.h"
 
 #define SEGMENT_UNKNOWN UINT32_MAX
@@ -29,9 +31,11 @@ struct storage_write {
     struct sample *samples;
     int64_t *starts_ms; /* NULL if none */
     size_t count;
-    size_t applied;     /* samples of them */
-    struct buf payload; /* the samples as a log record; empty if count is 0 */
-    size_t log_bytes;   /* at most this much in the log: the payload, and every series declared */
+    size_t applied;              /* samples of them */
+    struct tombstone *tombstone; /* of a delete, which has no samples; else NULL */
+    bool delete_counted;         /* in storage->deletes_queued */
+    struct buf payload;          /* the samples, or the delete, as a log record; empty if there are none */
+    size_t log_bytes;            /* at most this much in the log: the payload, and every series declared */
     uint64_t queued_ns;
     size_t reasons_len;
     unsigned reason_count;
@@ -48,9 +52,11 @@ struct write_list {
 struct storage_block {
     struct block *block;
     struct manifest_block info;
-    unsigned references; /* by versions; under version_mutex */
-    bool doomed;         /* in no manifest any more: its files go when nobody looks at it */
-    bool held;           /* not to be merged until the next start; the maintaining thread's */
+    unsigned references;             /* by versions and storage__block_ref; under version_mutex */
+    bool doomed;                     /* in no manifest any more: its files go when nobody looks at it */
+    atomic_uint_fast64_t deleted_to; /* as info.deleted_to, which only the maintaining thread may look at */
+    bool clean_failed;               /* the maintaining thread's: it could not be written anew */
+    bool held;                       /* likewise: not to be merged until the next start */
     struct storage_block *next_dead;
 };
 
@@ -62,18 +68,19 @@ struct storage_version {
     struct storage_block *blocks[]; /* by position, ascending: the first logged first */
 };
 
-/* The current one, referenced; give it back with put. Any thread. */
-struct storage_version *storage__version_get(struct storage *storage);
+/* The current one, referenced; give it back with put. With `deletes` not NULL the deletes that go with it
+ * too, for storage__deletes_put. Any thread. */
+struct storage_version *storage__version_get(struct storage *storage, struct tombstone_set **deletes);
 void storage__version_put(struct storage *storage, struct storage_version *version);
+
+/* Keeps a block of a version that is held open beyond it. */
+void storage__block_ref(struct storage *storage, struct storage_block *block);
+void storage__block_unref(struct storage *storage, struct storage_block *block);
 
 /* Makes the blocks of the current version less `removed` (block ids), plus `added` (or NULL), the current
  * one. Removed blocks are doomed. STATUS_NO_MEMORY: nothing changed. The maintaining thread. */
 int storage__version_change(struct storage *storage, const uint64_t *removed, size_t removed_count,
                             struct storage_block *added, int64_t cut_ms);
-
-/* A reference to a block of the current version, beside those of versions. The maintaining thread. */
-void storage__block_hold(struct storage *storage, struct storage_block *block);
-void storage__block_release(struct storage *storage, struct storage_block *block);
 
 /* Prepares one block that was opened and not looked at yet (block_prepare), the latest first. True if there
  * was one. The maintaining thread. */
@@ -95,6 +102,75 @@ void storage__block_remove(struct io *io, const char *dir);
 /* Opens what the manifest names, removes what it does not, and makes the first version. Blocks. */
 int storage__version_open(struct storage *storage, struct error_detail *detail);
 void storage__version_close(struct storage *storage);
+
+/* ---- Deletes (storage_delete.c) ---- */
+
+int storage__deletes_open(struct storage *storage, struct error_detail *detail); /* the manifest's */
+void storage__deletes_close(struct storage *storage);
+void storage__deletes_put(struct storage *storage, struct tombstone_set *set);
+
+void storage__delete_uncount(struct storage_write *write);
+
+/* Applies one, logged at tombstone->position, to head and late samples, and adds it to those that blocks are
+ * read with. Can be repeated after STATUS_NO_MEMORY. The storage thread, between two writes. */
+int storage__delete_apply(struct storage *storage, struct tombstone *tombstone);
+
+/* The log must keep what is at or above this: deletes that no manifest has yet. The storage thread. */
+wal_position storage__deletes_needed(const struct storage *storage);
+
+/* Whether all deletes that were applied are durable: not so after a start that found one in the log's last
+ * group, and could not write yet. */
+bool storage__deletes_proven(struct storage *storage);
+
+/* Makes the manifest have the deletes that are needed and not those that hide nothing any more. True if it
+ * did anything. The maintaining thread, when no job is under way. */
+bool storage__deletes_save(struct storage *storage, int64_t now_ms);
+
+/* What deletes hide in one block: spans by ordinal; those of one ordinal neither overlap nor touch, and are
+ * sorted. */
+struct block_hides {
+    struct span *spans; /* from mem_alloc, and the ordinals behind them */
+    uint32_t *ordinals;
+    size_t count;
+};
+
+/* Of the series that satisfy the matchers too (count 0: all), in [min, max]: what deletes of the set hide
+ * that have not been applied to the block. Free hides_out->spans with mem_free. Errors as block_select's. */
+int storage__block_hides(struct storage_block *block, const struct tombstone_set *set,
+                         const struct matcher *matchers, size_t matcher_count, int64_t time_min_ms,
+                         int64_t time_max_ms, struct block_hides *hides_out, struct error_detail *detail);
+
+/* Those of one ordinal; returns how many. */
+size_t storage__hides_of(const struct block_hides *hides, uint32_t ordinal, const struct span **spans_out);
+
+/* ---- Writing blocks anew without what was deleted (storage_clean.c) ---- */
+
+struct clean;
+
+/* A slice of it, if somebody asked. The maintaining thread, when no job is under way. True if there may be
+ * more to do at once. */
+bool storage__clean_step(struct storage *storage, int64_t now_ms);
+void storage__clean_close(struct storage *storage);
+
+/* ---- Chunks of samples (storage_encode.c) ---- */
+
+/* One series' chunks, to be given to a block writer. Zero it first. */
+struct encoder {
+    struct block_chunk *chunks;
+    size_t count;
+    size_t capacity;
+    struct buf bits; /* of those that were made here */
+};
+
+void storage__encoder_clear(struct encoder *encoder);
+void storage__encoder_release(struct encoder *encoder);
+
+/* Appends a chunk as it is (its bits are borrowed), or chunks made of the columns. STATUS_NO_MEMORY. */
+int storage__encoder_copy(struct encoder *encoder, const struct block_chunk *chunk);
+int storage__encoder_add(struct encoder *encoder, const struct sample_columns *columns, uint64_t position);
+
+/* All of them; call it once, at the end. Borrowed until the next call. */
+struct block_chunk *storage__encoder_chunks(struct encoder *encoder);
 
 /* ---- Maintenance: cutting, late windows, retention (storage_maintain.c) ---- */
 
@@ -136,17 +212,24 @@ struct storage {
     struct chunklog *chunklog;
     struct head *head;
     struct late *late;
+    struct hidden *hidden; /* what deletes hide in the head */
     struct wal *wal;
 
     pthread_mutex_t version_mutex; /* for a few instructions */
     struct storage_version *version;
     unsigned versions_live;
-    struct storage_block *dead; /* to be closed */
+    struct storage_block *dead;    /* to be closed */
+    struct tombstone_set *deletes; /* those that blocks are read with; goes with `version` */
+    struct clean_request *clean_requests;
+    atomic_uint_fast64_t deletes_queued; /* prepared and not ended */
+    atomic_bool deletes_unproven;
 
     /* The maintaining thread's: */
     struct manifest manifest;
     struct maintain *maintain;
     struct storage_compaction *compaction;
+    struct clean *clean;
+    int64_t deletes_retry_at_ms;
 
     /* The queue: any thread puts in, the storage thread takes all. */
     pthread_mutex_t queue_mutex;
@@ -189,9 +272,12 @@ void storage__finish(struct storage *storage);
 /* Adds a line of Prometheus' words to the write's reasons: "<what> for series {…}". At most a few lines. */
 void storage__reason_add(struct storage_write *write, uint32_t slot, const char *what);
 
-/* Puts the samples of a write that is applied already into the log's first group, before wal_start: what the
+/* Puts the contents of writes that are applied already into the log's first group, before wal_start: what the
  * last start's log held and nothing proves to be durable. */
-int storage__group_carry(struct storage *storage, const struct storage_write *write);
+int storage__group_carry(struct storage *storage, const struct storage_write *first);
+
+/* The same words as a write's, for a full queue. */
+int storage__queue_check(const struct storage *storage, struct error_detail *detail);
 
 /* Applies one sample of a write, or of the replay (write == NULL), that was logged in the group at
  * `position`, and counts the verdict. STATUS_NO_MEMORY leaves all as it was. */

@@ -33,6 +33,8 @@ struct storage_selection {
     struct storage *storage;
     unsigned pin; /* of the series table */
     struct storage_version *version;
+    struct tombstone_set *deletes;
+    struct block_hides *hides; /* of the version's blocks; NULL: nothing is hidden in any */
     struct item *items;
     size_t count;
     size_t capacity;
@@ -211,6 +213,72 @@ static int damage_each(void *context, const struct block_damage *damage) {
     return STATUS_OK;
 }
 
+/* What deletes hide in the block, of what is asked for. */
+static int hides_find(struct storage_selection *selection, uint32_t number, const struct matcher *matchers,
+                      size_t matcher_count, int64_t time_min_ms, int64_t time_max_ms) {
+    struct error_detail detail = {0};
+    struct block_hides hides;
+    int status = STATUS_OK;
+    if (selection->deletes->count == 0)
+        return STATUS_OK;
+    TRY(storage__block_hides(selection->version->blocks[number], selection->deletes, matchers, matcher_count,
+                             time_min_ms, time_max_ms, &hides, &detail));
+    if (hides.count == 0)
+        return STATUS_OK;
+    if (selection->hides == NULL)
+        selection->hides = mem_zalloc(selection->version->count * sizeof *selection->hides);
+    if (selection->hides == NULL) {
+        mem_free(hides.spans);
+        return STATUS_NO_MEMORY;
+    }
+    selection->hides[number] = hides;
+out:
+    return status;
+}
+
+/* Does the series of a block have a sample in the range that is not hidden? Mostly the ends of its chunks
+ * tell: there is a sample at each. */
+static int block_series_visible(struct storage_selection *selection, uint32_t number,
+                                const struct block_series *series, int64_t time_min_ms, int64_t time_max_ms,
+                                bool *visible) {
+    struct error_detail detail = {0};
+    const struct span *spans;
+    struct sample_columns columns = {0};
+    size_t count =
+        selection->hides == NULL ? 0 : storage__hides_of(&selection->hides[number], series->ordinal, &spans);
+    int status = STATUS_OK;
+    *visible = series->chunk_count > 0;
+    if (count == 0)
+        return STATUS_OK;
+    *visible = false;
+    for (size_t i = 0; i < series->chunk_count && !*visible; i++) {
+        const struct block_chunk_ref *ref = &series->chunks[i];
+        if (spans_cover(spans, count, ref->time_min_ms, ref->time_max_ms))
+            continue;
+        *visible = !spans_touch(spans, count, ref->time_min_ms, ref->time_max_ms) ||
+                   (ref->time_min_ms >= time_min_ms && !spans_hold(spans, count, ref->time_min_ms)) ||
+                   (ref->time_max_ms <= time_max_ms && !spans_hold(spans, count, ref->time_max_ms));
+        if (*visible)
+            break;
+        struct block_chunk chunk;
+        columns.count = 0;
+        status = block_chunk_read(selection->version->blocks[number]->block, series->ordinal, ref, &chunk,
+                                  &detail);
+        if (status == STATUS_OK)
+            status = chunk_decode(chunk.bits, chunk.info, time_min_ms, time_max_ms, &columns);
+        if (is_damage(selection, status)) {
+            status = STATUS_OK;
+            continue;
+        }
+        TRY(status);
+        spans_filter(spans, count, &columns, 0);
+        *visible = columns.count > 0;
+    }
+out:
+    sample_columns_release(&columns);
+    return status;
+}
+
 static int block_join(struct join *join, uint32_t number, const struct matcher *matchers,
                       size_t matcher_count, int64_t time_min_ms, int64_t time_max_ms) {
     struct storage_selection *selection = join->selection;
@@ -229,6 +297,14 @@ static int block_join(struct join *join, uint32_t number, const struct matcher *
     if (is_damage(selection, status))
         return STATUS_OK;
     TRY(status);
+    if (count > 0) {
+        status = hides_find(selection, number, matchers, matcher_count, time_min_ms, time_max_ms);
+        if (is_damage(selection, status)) {
+            status = STATUS_OK; /* what can't be told apart from what was deleted is not shown */
+            goto out;
+        }
+        TRY(status);
+    }
     TRY(block_view_open(block, &view));
     for (size_t i = 0; i < count; i++) {
         struct block_series series;
@@ -236,7 +312,9 @@ static int block_join(struct join *join, uint32_t number, const struct matcher *
         if (is_damage(selection, status))
             continue;
         TRY(status);
-        if (series.chunk_count == 0)
+        bool visible;
+        TRY(block_series_visible(selection, number, &series, time_min_ms, time_max_ms, &visible));
+        if (!visible)
             continue;
         uint64_t id = series.id;
         size_t at = SIZE_MAX;
@@ -293,9 +371,27 @@ static int64_t head_min(const struct storage_version *version, int64_t time_min_
     return time_min_ms > version->cut_ms ? time_min_ms : version->cut_ms;
 }
 
+/* With something hidden in the range the samples have to be looked at. */
+static bool head_has(struct storage *storage, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms) {
+    if (!head_overlaps(storage->head, slot, time_min_ms, time_max_ms))
+        return false;
+    if (!hidden_touches(storage->hidden, slot, time_min_ms, time_max_ms))
+        return true;
+    struct sample_columns columns = {0};
+    unsigned damaged;
+    bool has =
+        head_read(storage->head, slot, time_min_ms, time_max_ms, &columns, &damaged) < 0 || damaged > 0;
+    if (!has) {
+        hidden_filter(storage->hidden, slot, &columns, 0);
+        has = columns.count > 0;
+    }
+    sample_columns_release(&columns);
+    return has;
+}
+
 static bool slot_has(struct storage *storage, const struct storage_version *version, uint32_t slot,
                      int64_t time_min_ms, int64_t time_max_ms) {
-    return head_overlaps(storage->head, slot, head_min(version, time_min_ms), time_max_ms) ||
+    return head_has(storage, slot, head_min(version, time_min_ms), time_max_ms) ||
            late_overlaps(storage->late, slot, time_min_ms, time_max_ms);
 }
 
@@ -341,7 +437,7 @@ int storage_select(struct storage *storage, const struct matcher *matchers, size
         return STATUS_NO_MEMORY;
     selection->storage = storage;
     selection->pin = series_pin(storage->series);
-    selection->version = storage__version_get(storage);
+    selection->version = storage__version_get(storage, &selection->deletes);
     arena_init(&selection->arena, 0, 0);
     int status = selection_fill(selection, matchers, matcher_count, time_min_ms, time_max_ms);
     if (status == STATUS_OK && series_max != 0 && selection->count > series_max)
@@ -357,6 +453,10 @@ int storage_select(struct storage *storage, const struct matcher *matchers, size
 void selection_close(struct storage_selection *selection) {
     if (selection == NULL)
         return;
+    for (size_t i = 0; selection->hides != NULL && i < selection->version->count; i++)
+        mem_free(selection->hides[i].spans);
+    mem_free(selection->hides);
+    storage__deletes_put(selection->storage, selection->deletes);
     storage__version_put(selection->storage, selection->version);
     series_unpin(selection->storage->series, selection->pin);
     arena_release(&selection->arena);
@@ -463,6 +563,10 @@ static int source_read(struct storage_selection *selection, const struct source 
     struct error_detail detail = {0};
     struct block_view *view;
     struct block_series series;
+    const struct span *spans = NULL;
+    size_t span_count = selection->hides == NULL
+                            ? 0
+                            : storage__hides_of(&selection->hides[source->block], source->ordinal, &spans);
     int status = block_view_open(block, &view);
     if (status < 0)
         return status;
@@ -475,6 +579,8 @@ static int source_read(struct storage_selection *selection, const struct source 
     for (size_t i = 0; i < series.chunk_count; i++) {
         struct block_chunk chunk;
         size_t piece = columns->count;
+        if (spans_cover(spans, span_count, series.chunks[i].time_min_ms, series.chunks[i].time_max_ms))
+            continue;
         status = block_chunk_read(block, source->ordinal, &series.chunks[i], &chunk, &detail);
         if (status == STATUS_OK)
             status = chunk_decode(chunk.bits, chunk.info, time_min_ms, time_max_ms, columns);
@@ -483,6 +589,7 @@ static int source_read(struct storage_selection *selection, const struct source 
             continue;
         }
         TRY(status);
+        spans_filter(spans, span_count, columns, piece);
         *ordered &= follows(columns, from, piece);
     }
 out:
@@ -506,6 +613,7 @@ int selection_read(struct storage_selection *selection, size_t index, int64_t ti
         unsigned damaged;
         TRY(head_read(storage->head, item->slot, head_min(selection->version, time_min_ms), time_max_ms,
                       columns, &damaged));
+        hidden_filter(storage->hidden, item->slot, columns, piece);
         if (damaged > 0) {
             metric_add(METRIC_chunklog_damage, damaged);
             atomic_fetch_add_explicit(&selection->damaged, damaged, memory_order_relaxed);
@@ -663,12 +771,17 @@ int storage_label_values(struct storage *storage, struct slice name, const struc
                          bool *truncated_out) {
     int status = STATUS_OK;
     struct text_list list = {0};
-    if (matcher_count == 0) {
-        struct value_walk walk = {storage,    storage__version_get(storage), arena, &list, time_min_ms,
-                                  time_max_ms};
+    struct tombstone_set *deletes;
+    struct storage_version *version = storage__version_get(storage, &deletes);
+    bool hides = deletes->count > 0; /* in blocks: then series have to be looked at */
+    storage__deletes_put(storage, deletes);
+    if (matcher_count > 0 || hides)
+        storage__version_put(storage, version);
+    if (matcher_count == 0 && !hides) {
+        struct value_walk walk = {storage, version, arena, &list, time_min_ms, time_max_ms};
         unsigned pin = series_pin(storage->series);
         status = values_of_all(&walk, name);
-        storage__version_put(storage, (struct storage_version *)(uintptr_t)walk.version);
+        storage__version_put(storage, version);
         status = list_finish(&list, status, limit, arena, values_out, count_out, truncated_out);
         series_unpin(storage->series, pin);
         return status;

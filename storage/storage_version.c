@@ -14,10 +14,14 @@
 #include "base/metrics.h"
 #include "storage/storage_private.h"
 
-struct storage_version *storage__version_get(struct storage *storage) {
+struct storage_version *storage__version_get(struct storage *storage, struct tombstone_set **deletes) {
     pthread_mutex_lock(&storage->version_mutex);
     struct storage_version *version = storage->version;
     version->references++;
+    if (deletes != NULL) {
+        *deletes = storage->deletes;
+        storage->deletes->references++;
+    }
     pthread_mutex_unlock(&storage->version_mutex);
     return version;
 }
@@ -29,6 +33,18 @@ static void block_unref(struct storage *storage, struct storage_block *block) {
         return;
     block->next_dead = storage->dead;
     storage->dead = block;
+}
+
+void storage__block_ref(struct storage *storage, struct storage_block *block) {
+    pthread_mutex_lock(&storage->version_mutex);
+    block->references++;
+    pthread_mutex_unlock(&storage->version_mutex);
+}
+
+void storage__block_unref(struct storage *storage, struct storage_block *block) {
+    pthread_mutex_lock(&storage->version_mutex);
+    block_unref(storage, block);
+    pthread_mutex_unlock(&storage->version_mutex);
 }
 
 /* Under the mutex. */
@@ -45,19 +61,6 @@ static void version_unref(struct storage *storage, struct storage_version *versi
 void storage__version_put(struct storage *storage, struct storage_version *version) {
     pthread_mutex_lock(&storage->version_mutex);
     version_unref(storage, version);
-    pthread_mutex_unlock(&storage->version_mutex);
-}
-
-void storage__block_hold(struct storage *storage, struct storage_block *block) {
-    pthread_mutex_lock(&storage->version_mutex);
-    ASSERT(block->references > 0);
-    block->references++;
-    pthread_mutex_unlock(&storage->version_mutex);
-}
-
-void storage__block_release(struct storage *storage, struct storage_block *block) {
-    pthread_mutex_lock(&storage->version_mutex);
-    block_unref(storage, block);
     pthread_mutex_unlock(&storage->version_mutex);
 }
 
@@ -250,6 +253,7 @@ static int blocks_open(struct storage *storage) {
         }
         if (status == STATUS_OK) {
             block->info = *info;
+            atomic_init(&block->deleted_to, info->deleted_to);
             if (block_damage_count(block->block) > 0) {
                 metric_add(METRIC_block_damage, block_damage_count(block->block));
                 (void)block_damage_each(block->block, damage_log, block->block);

@@ -200,14 +200,20 @@ out:
     return status;
 }
 
+int storage__queue_check(const struct storage *storage, struct error_detail *detail) {
+    uint64_t queued = atomic_load_explicit(&storage->queue_bytes, memory_order_relaxed);
+    if (queued < storage->options.limits->write_queue_bytes_max)
+        return STATUS_OK;
+    return error_set(detail, STATUS_BUSY, "the write queue holds %llu bytes, its limit: send again later",
+                     (unsigned long long)queued);
+}
+
 int storage_write_prepare(struct storage *storage, const struct write_batch *batch,
                           struct error_detail *detail, struct storage_write **out) {
-    int status = STATUS_OK;
     const struct limits *limits = storage->options.limits;
-    uint64_t queued = atomic_load_explicit(&storage->queue_bytes, memory_order_relaxed);
-    if (queued >= limits->write_queue_bytes_max)
-        return error_set(detail, STATUS_BUSY, "the write queue holds %llu bytes, its limit: send again later",
-                         (unsigned long long)queued);
+    int status = storage__queue_check(storage, detail);
+    if (status < 0)
+        return status;
     struct storage_write *write = mem_zalloc(sizeof *write);
     if (write == NULL)
         return error_set(detail, STATUS_NO_MEMORY, "out of memory");
@@ -256,6 +262,8 @@ out:
 void storage_write_free(struct storage_write *write) {
     if (write == NULL)
         return;
+    storage__delete_uncount(write);
+    tombstone_unref(write->tombstone);
     series_unpin(write->storage->series, write->pin);
     buf_release(&write->payload);
     arena_release(&write->arena);
@@ -358,6 +366,9 @@ int storage__apply(struct storage *storage, struct storage_write *write, uint32_
     if (sample.time_ms >= storage->apply_cut_ms)
         TRY(window_note(storage, sample.time_ms, position));
     TRY(head_apply(storage->head, slot, sample, start_ms, storage->apply_cut_ms, &verdict, &existing_bits));
+    if ((verdict == HEAD_EQUAL || verdict == HEAD_CONFLICT) &&
+        hidden_holds(storage->hidden, slot, sample.time_ms))
+        verdict = HEAD_LATE; /* what is there was deleted */
     if (verdict == HEAD_LATE)
         TRY(late_apply(storage, slot, sample, start_ms, position, &verdict, &existing_bits));
     if (verdict == HEAD_STORED) {
@@ -392,6 +403,10 @@ out:
 /* Goes on where it stopped. STATUS_NO_MEMORY is the only failure: a chunk of our own that does not decode is
  * a mistake of our own. */
 static int write_apply(struct storage *storage, struct storage_write *write) {
+    if (write->tombstone != NULL) {
+        write->tombstone->position = storage->group_position;
+        return storage__delete_apply(storage, write->tombstone);
+    }
     for (; write->applied < write->count; write->applied++) {
         size_t i = write->applied;
         int status = storage__apply(storage, write, write->slots[i], write->samples[i],
@@ -406,6 +421,7 @@ static int write_apply(struct storage *storage, struct storage_write *write) {
 
 static void write_end(struct storage *storage, struct storage_write *write, int status) {
     write->result.status = status;
+    storage__delete_uncount(write);
     if (status == STATUS_OK) {
         metric_add(METRIC_samples_stored, write->result.samples_stored);
         metric_add(METRIC_samples_duplicate, write->result.samples_equal);
@@ -503,31 +519,27 @@ static int group_add(struct storage *storage, const struct storage_write *write)
         }
         TRY(wal_group_append(storage->wal, WAL_RECORD_SERIES, buf_slice(scratch)));
     }
-    TRY(wal_group_append(storage->wal, WAL_RECORD_SAMPLES, buf_slice(&write->payload)));
+    TRY(wal_group_append(storage->wal, write->tombstone != NULL ? WAL_RECORD_DELETE : WAL_RECORD_SAMPLES,
+                         buf_slice(&write->payload)));
 out:
     buf_release(&labels);
     return status;
 }
 
-/* Builds the log group of storage->group. Any failure leaves declarations unknown, so they are forgotten. */
-static int group_build(struct storage *storage) {
+/* Builds the log group of these writes. Any failure leaves declarations unknown, so they are forgotten. */
+static int group_build(struct storage *storage, const struct storage_write *first) {
     int status = STATUS_OK;
     TRY(declared_prepare(storage, wal_segment(storage->wal)));
     wal_group_begin(storage->wal);
-    for (const struct storage_write *write = storage->group.first; write != NULL; write = write->next)
-        if (write->count > 0)
+    for (const struct storage_write *write = first; write != NULL; write = write->next)
+        if (write->payload.len > 0)
             TRY(group_add(storage, write));
 out:
     return status;
 }
 
-int storage__group_carry(struct storage *storage, const struct storage_write *write) {
-    int status = STATUS_OK;
-    TRY(declared_prepare(storage, wal_segment(storage->wal)));
-    wal_group_begin(storage->wal);
-    TRY(group_add(storage, write));
-out:
-    return status;
+int storage__group_carry(struct storage *storage, const struct storage_write *first) {
+    return group_build(storage, first);
 }
 
 static void group_fail(struct storage *storage, int status) {
@@ -535,27 +547,34 @@ static void group_fail(struct storage *storage, int status) {
     group_end(storage, status);
 }
 
+/* May it go into the group that is being gathered? A delete is alone in its group: groups have positions, and
+ * what is below that of a delete is deleted. */
+static bool group_takes(const struct storage *storage, size_t bytes, const struct storage_write *write) {
+    if (storage->group.first == NULL)
+        return true;
+    return write->tombstone == NULL && storage->group.first->tombstone == NULL &&
+           (bytes == 0 || bytes + write->log_bytes <= storage->options.limits->log_group_bytes_max);
+}
+
 /* Takes writes that wait, up to the group's bound, and hands them to the log. */
 static void group_start(struct storage *storage) {
     size_t bytes = 0;
-    bool samples = false;
-    while (storage->waiting.first != NULL &&
-           (bytes == 0 ||
-            bytes + storage->waiting.first->log_bytes <= storage->options.limits->log_group_bytes_max)) {
+    bool any = false;
+    while (storage->waiting.first != NULL && group_takes(storage, bytes, storage->waiting.first)) {
         struct storage_write *write = list_take(&storage->waiting);
         bytes += write->log_bytes;
-        samples = samples || write->count > 0;
+        any = any || write->payload.len > 0;
         list_append(&storage->group, write);
     }
-    if (!samples) {
+    if (!any) {
         group_apply(storage);
         return;
     }
-    int status = group_build(storage);
+    int status = group_build(storage, storage->group.first);
     if (status == STATUS_OK && !wal_group_fits(storage->wal)) {
         status = wal_roll(storage->wal);
         if (status == STATUS_OK)
-            status = group_build(storage);
+            status = group_build(storage, storage->group.first);
         if (status == STATUS_OK && !wal_group_fits(storage->wal))
             status = STATUS_TOO_LARGE;
     }
@@ -601,6 +620,8 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
 
     if (wal_state(storage->wal) != WAL_COMMITTING)
         wal_tick(storage->wal, now_ms);
+    if (wal_state(storage->wal) == WAL_READY)
+        atomic_store_explicit(&storage->deletes_unproven, false, memory_order_release);
     switch (wal_state(storage->wal)) {
     case WAL_READY:
         if (storage->waiting.first != NULL && storage->group.first == NULL) {

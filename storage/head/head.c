@@ -298,6 +298,24 @@ static int walk_run(struct head *head, struct head_series *series, uint32_t slot
     }
 }
 
+bool head_slot_last(struct head *head, uint32_t slot, int64_t *time_ms) {
+    struct head_series *series = series_known(head, slot);
+    if (series == NULL)
+        return false;
+    spin_lock(&series->lock);
+    bool empty = chunk_is_empty(&series->open);
+    int64_t last_ms = series->open.time_ms;
+    struct chunklog_chunk chunk = {.previous = series->sealed};
+    spin_unlock(&series->lock);
+    if (empty) {
+        if (chunklog_read(head->options.chunklog, chunk.previous, slot, INT64_MIN, &chunk) != STATUS_OK)
+            return false;
+        last_ms = chunk.time_max_ms;
+    }
+    *time_ms = last_ms;
+    return true;
+}
+
 int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
               struct sample_columns *columns, unsigned *damaged_out) {
     struct head_series *series = series_known(head, slot);

@@ -55,6 +55,9 @@ int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t s
  * thread. */
 bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms);
 
+/* The time of its newest sample; false if it has none. Any thread. */
+bool head_slot_last(struct head *head, uint32_t slot, int64_t *time_ms);
+
 /* Appends its samples in [min, max], ascending. *damaged_out: how many sealed chunks could not be read, and
  * are passed over; with the first the ones before it are, too. STATUS_NO_MEMORY. Any thread. */
 int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,

@@ -312,6 +312,34 @@ int late_add(struct late *late, uint32_t slot, struct sample sample, int64_t sta
     return status;
 }
 
+static uint32_t run_delete(struct run *run, int64_t time_min_ms, int64_t time_max_ms) {
+    uint32_t from = run_find(run, time_min_ms), to = from;
+    while (to < run->count && run->samples[to].time_ms <= time_max_ms)
+        to++;
+    if (to > from)
+        memmove(run->samples + from, run->samples + to, (run->count - to) * sizeof *run->samples);
+    run->count -= to - from;
+    return to - from;
+}
+
+uint64_t late_delete(struct late *late, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms) {
+    uint64_t deleted = 0;
+    pthread_mutex_lock(&late->mutex);
+    for (size_t i = 0; i < late->window_count; i++) {
+        struct late_window *window = late->windows[i];
+        struct late_series *series = series_find(window, slot);
+        if (series == NULL || window->range.begin_ms > time_max_ms || window->range.end_ms <= time_min_ms)
+            continue;
+        uint64_t gone = run_delete(&series->tail, time_min_ms, time_max_ms);
+        for (uint32_t j = 0; j < series->run_count; j++)
+            gone += run_delete(&series->runs[j], time_min_ms, time_max_ms);
+        window->sample_count -= gone;
+        deleted += gone;
+    }
+    pthread_mutex_unlock(&late->mutex);
+    return deleted;
+}
+
 /* ---- reading ---- */
 
 static int run_append(const struct run *run, int64_t time_min_ms, int64_t time_max_ms,

@@ -36,6 +36,9 @@ int late_add(struct late *late, uint32_t slot, struct sample sample, int64_t sta
              struct late_range range, struct late_range range_small, enum late_verdict *verdict,
              uint64_t *existing_bits);
 
+/* Takes out the series' samples in [min, max], of sealed windows too; returns how many. */
+uint64_t late_delete(struct late *late, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms);
+
 /* Appends the series' samples in [min, max] of all windows, those in each window ascending; where windows
  * follow each other in time so do their samples. Any thread. *runs_out: how many ascending pieces that are.
  */

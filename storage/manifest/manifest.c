@@ -12,9 +12,10 @@
 #define MANIFEST_VERSION   1
 #define COPY_ALIGN         4096u
 #define HEAD_BYTES         32u
-#define FIXED_BYTES        40u
-#define BLOCK_BYTES        60u
+#define FIXED_BYTES        56u
+#define BLOCK_BYTES        68u
 #define COVERED_BYTES      24u
+#define DELETE_BYTES       12u /* before its payload */
 #define MANIFEST_BYTES_MAX ((uint64_t)64 << 20)
 
 static const uint8_t magic[8] = {'T', 'D', 'L', 'T', 'M', 'A', 'N', '\n'};
@@ -26,11 +27,22 @@ void manifest_init(struct manifest *manifest) {
 void manifest_release(struct manifest *manifest) {
     mem_free(manifest->blocks);
     mem_free(manifest->covered);
+    manifest_deletes_clear(manifest);
     *manifest = (struct manifest){0};
+}
+
+void manifest_deletes_clear(struct manifest *manifest) {
+    for (size_t i = 0; i < manifest->delete_count; i++)
+        mem_free(manifest->deletes[i].payload);
+    mem_free(manifest->deletes);
+    manifest->deletes = NULL;
+    manifest->delete_count = 0;
 }
 
 int manifest_copy(const struct manifest *from, struct manifest *out) {
     struct manifest copy = *from;
+    copy.deletes = NULL;
+    copy.delete_count = 0;
     copy.blocks = mem_alloc((from->block_count + 1) * sizeof *copy.blocks);
     copy.covered = mem_alloc((from->covered_count + 1) * sizeof *copy.covered);
     if (copy.blocks == NULL || copy.covered == NULL) {
@@ -41,6 +53,14 @@ int manifest_copy(const struct manifest *from, struct manifest *out) {
         memcpy(copy.blocks, from->blocks, from->block_count * sizeof *copy.blocks);
     if (from->covered_count > 0)
         memcpy(copy.covered, from->covered, from->covered_count * sizeof *copy.covered);
+    for (size_t i = 0; i < from->delete_count; i++) {
+        const struct manifest_delete *one = &from->deletes[i];
+        int status = manifest_delete_add(&copy, one->position, slice_of(one->payload, one->payload_len));
+        if (status < 0) {
+            manifest_release(&copy);
+            return status;
+        }
+    }
     *out = copy;
     return STATUS_OK;
 }
@@ -62,6 +82,21 @@ int manifest_covered_add(struct manifest *manifest, const struct manifest_covere
         return STATUS_NO_MEMORY;
     manifest->covered = grown;
     manifest->covered[manifest->covered_count++] = *covered;
+    return STATUS_OK;
+}
+
+int manifest_delete_add(struct manifest *manifest, uint64_t position, struct slice payload) {
+    struct manifest_delete *grown =
+        mem_realloc(manifest->deletes, (manifest->delete_count + 1) * sizeof *manifest->deletes);
+    if (grown == NULL)
+        return STATUS_NO_MEMORY;
+    manifest->deletes = grown;
+    uint8_t *copy = mem_alloc(payload.len);
+    if (copy == NULL)
+        return STATUS_NO_MEMORY;
+    if (payload.len > 0)
+        memcpy(copy, payload.data, payload.len);
+    manifest->deletes[manifest->delete_count++] = (struct manifest_delete){position, copy, payload.len};
     return STATUS_OK;
 }
 
@@ -104,12 +139,21 @@ static void put_u64(struct buf *buf, uint64_t v) {
     buf_append(buf, bytes, sizeof bytes);
 }
 
+static uint64_t delete_bytes(const struct manifest *manifest) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < manifest->delete_count; i++)
+        bytes += DELETE_BYTES + manifest->deletes[i].payload_len;
+    return bytes;
+}
+
 static void encode(const struct manifest *manifest, struct buf *body) {
     put_u64(body, manifest->id_next);
     put_u64(body, manifest->block_next);
     put_u64(body, (uint64_t)manifest->cut_ms);
     put_u64(body, manifest->block_count);
     put_u64(body, manifest->covered_count);
+    put_u64(body, manifest->delete_count);
+    put_u64(body, delete_bytes(manifest));
     for (size_t i = 0; i < manifest->block_count; i++) {
         const struct manifest_block *block = &manifest->blocks[i];
         put_u64(body, block->id);
@@ -117,6 +161,7 @@ static void encode(const struct manifest *manifest, struct buf *body) {
         put_u64(body, (uint64_t)block->time_min_ms);
         put_u64(body, (uint64_t)block->time_max_ms);
         put_u64(body, block->position);
+        put_u64(body, block->deleted_to);
         put_u64(body, block->series_count);
         put_u64(body, block->sample_count);
         put_u64(body, block->bytes);
@@ -126,6 +171,29 @@ static void encode(const struct manifest *manifest, struct buf *body) {
         put_u64(body, (uint64_t)manifest->covered[i].end_ms);
         put_u64(body, manifest->covered[i].position);
     }
+    for (size_t i = 0; i < manifest->delete_count; i++) {
+        put_u64(body, manifest->deletes[i].position);
+        put_u32(body, (uint32_t)manifest->deletes[i].payload_len);
+        buf_append(body, manifest->deletes[i].payload, manifest->deletes[i].payload_len);
+    }
+}
+
+static int deletes_decode(const uint8_t *p, const uint8_t *end, uint64_t count, struct manifest *out) {
+    int status = STATUS_OK;
+    for (uint64_t i = 0; i < count; i++) {
+        if ((size_t)(end - p) < DELETE_BYTES)
+            return STATUS_CORRUPT;
+        uint64_t position = load_u64(p);
+        uint32_t len = load_u32(p + 8);
+        p += DELETE_BYTES;
+        if (len > (size_t)(end - p))
+            return STATUS_CORRUPT;
+        TRY(manifest_delete_add(out, position, slice_of(p, len)));
+        p += len;
+    }
+    status = p == end ? STATUS_OK : STATUS_CORRUPT;
+out:
+    return status;
 }
 
 /* The checksum was right, so a body that does not fit is a mistake of whoever wrote it: not believed either.
@@ -134,9 +202,10 @@ static int decode(const uint8_t *p, size_t len, uint64_t generation, struct mani
     if (len < FIXED_BYTES)
         return STATUS_CORRUPT;
     uint64_t blocks = load_u64(p + 24), covered = load_u64(p + 32);
+    uint64_t deletes = load_u64(p + 40), deletes_len = load_u64(p + 48);
     size_t left = len - FIXED_BYTES;
-    if (blocks > left / BLOCK_BYTES || covered > left / COVERED_BYTES ||
-        blocks * BLOCK_BYTES + covered * COVERED_BYTES != left)
+    if (blocks > left / BLOCK_BYTES || covered > left / COVERED_BYTES || deletes_len > left ||
+        blocks * BLOCK_BYTES + covered * COVERED_BYTES + deletes_len != left)
         return STATUS_CORRUPT;
     struct manifest manifest = {.generation = generation,
                                 .id_next = load_u64(p),
@@ -158,13 +227,19 @@ static int decode(const uint8_t *p, size_t len, uint64_t generation, struct mani
             .time_min_ms = (int64_t)load_u64(p + 12),
             .time_max_ms = (int64_t)load_u64(p + 20),
             .position = load_u64(p + 28),
-            .series_count = load_u64(p + 36),
-            .sample_count = load_u64(p + 44),
-            .bytes = load_u64(p + 52),
+            .deleted_to = load_u64(p + 36),
+            .series_count = load_u64(p + 44),
+            .sample_count = load_u64(p + 52),
+            .bytes = load_u64(p + 60),
         };
     for (size_t i = 0; i < covered; i++, p += COVERED_BYTES)
         manifest.covered[i] =
             (struct manifest_covered){(int64_t)load_u64(p), (int64_t)load_u64(p + 8), load_u64(p + 16)};
+    int status = deletes_decode(p, p + deletes_len, deletes, &manifest);
+    if (status < 0) {
+        manifest_release(&manifest);
+        return status;
+    }
     *out = manifest;
     return STATUS_OK;
 }
@@ -212,9 +287,10 @@ int manifest_load(struct io *io, const char *dir, struct error_detail *detail, s
         goto out;
     }
     TRY(io_read(io, file, 0, bytes, (size_t)size, &got));
-    /* Two copies of equal length stand one behind the other. */
+    /* Two copies of equal length stand one behind the other; the first needs nothing of a file that was cut.
+     */
     size_t half = got / 2;
-    status = copy_read(bytes, half, out);
+    status = copy_read(bytes, got, out);
     if (status == STATUS_CORRUPT)
         status = copy_read(bytes + half, got - half, out);
 out:
@@ -241,8 +317,8 @@ int manifest_store(struct io *io, const char *dir, const struct manifest *manife
         status = STATUS_NO_MEMORY;
         goto out;
     }
-    uint64_t body_len =
-        FIXED_BYTES + manifest->block_count * BLOCK_BYTES + manifest->covered_count * COVERED_BYTES;
+    uint64_t body_len = FIXED_BYTES + manifest->block_count * BLOCK_BYTES +
+                        manifest->covered_count * COVERED_BYTES + delete_bytes(manifest);
     memcpy(bytes.data, magic, sizeof magic);
     store_u32(bytes.data + 8, MANIFEST_VERSION);
     store_u64(bytes.data + 16, body_len);

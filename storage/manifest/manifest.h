@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/slice.h"
 #include "base/status.h"
 #include "storage/io/io.h"
 
@@ -17,7 +18,8 @@ struct manifest_block {
     uint32_t level;
     int64_t time_min_ms; /* of its samples, both included */
     int64_t time_max_ms;
-    uint64_t position; /* everything in it was logged below it */
+    uint64_t position;   /* everything in it was logged below it */
+    uint64_t deleted_to; /* deletes that were logged below it have nothing to hide here any more */
     uint64_t series_count;
     uint64_t sample_count;
     uint64_t bytes; /* of its files */
@@ -31,6 +33,13 @@ struct manifest_covered {
     uint64_t position;
 };
 
+/* A delete that may hide samples of blocks (storage/tombstone/tombstone.h). */
+struct manifest_delete {
+    uint64_t position; /* where it was logged: it hides what was logged below */
+    uint8_t *payload;  /* the log record's; from mem_alloc, the manifest's own */
+    size_t payload_len;
+};
+
 struct manifest {
     uint64_t generation; /* one more each time */
     uint64_t id_next;    /* series ids below may have been used */
@@ -40,6 +49,8 @@ struct manifest {
     size_t block_count;
     struct manifest_covered *covered;
     size_t covered_count;
+    struct manifest_delete *deletes; /* by position */
+    size_t delete_count;
 };
 
 /* As of an empty directory. */
@@ -50,6 +61,12 @@ int manifest_copy(const struct manifest *from, struct manifest *out);
 /* Appends; STATUS_NO_MEMORY. */
 int manifest_block_add(struct manifest *manifest, const struct manifest_block *block);
 int manifest_covered_add(struct manifest *manifest, const struct manifest_covered *covered);
+
+/* Appends a delete with a copy of its payload; STATUS_NO_MEMORY. */
+int manifest_delete_add(struct manifest *manifest, uint64_t position, struct slice payload);
+
+/* Takes out all of them. */
+void manifest_deletes_clear(struct manifest *manifest);
 
 /* Takes out the block with that id, if it is there. */
 void manifest_block_remove(struct manifest *manifest, uint64_t id);

@@ -32,7 +32,8 @@ struct wal_options {
 
 enum wal_record_type {
     WAL_RECORD_SERIES = 1, /* declares series for this segment: wal_record.h */
-    WAL_RECORD_SAMPLES = 2
+    WAL_RECORD_SAMPLES = 2,
+    WAL_RECORD_DELETE = 3 /* storage/tombstone/tombstone.h; alone in its group */
 };
 
 /* Opens the directory and looks at its segments' headers; blocks. Writes nothing. A damaged header is no

@@ -136,7 +136,7 @@ static int frame_take(struct replay *replay, const struct wal__frame *frame, uin
         int status = record_read(data, bytes_max, &type, &payload);
         if (status == STATUS_END)
             break;
-        if (status == STATUS_CORRUPT || type < WAL_RECORD_SERIES || type > WAL_RECORD_SAMPLES) {
+        if (status == STATUS_CORRUPT || type < WAL_RECORD_SERIES || type > WAL_RECORD_DELETE) {
             /* The checksum is right, so this was written wrong. The rest of the frame can't be told apart. */
             damage_add(replay, offset, 1);
             run_end(replay);

@@ -169,7 +169,7 @@ class DifferentialTest(unittest.TestCase):
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         cls.addClassCleanup(cls.prometheus.wait)
         cls.addClassCleanup(cls.prometheus.kill)
-        cls.server = support.Server(os.path.join(cls.path, "data"))
+        cls.server = support.Server(os.path.join(cls.path, "data"), "--retention", "200000h")
         cls.addClassCleanup(cls.server.close)
         cls.sides = [Side(port), Side(cls.server.port)]
         for side in cls.sides:

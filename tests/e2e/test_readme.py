@@ -1,4 +1,4 @@
-"""The README's curl examples work as printed, against a server started as scripts/run starts it."""
+"""The README's examples work as printed, against a server started as scripts/run starts it."""
 import json
 import os
 import re
@@ -18,6 +18,12 @@ def examples():
 
 
 class ReadmeTest(unittest.TestCase):
+    def run_query(self, command, server):
+        command = command.replace("build/release/tidalite", support.BINARY) + " --server " + server.url
+        run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        self.assertTrue(run.stdout)
+
     def test_examples(self):
         commands = examples()
         self.assertGreaterEqual(len(commands), 8)
@@ -33,6 +39,9 @@ class ReadmeTest(unittest.TestCase):
                     time.sleep(0.5)
                 for command in commands:
                     with self.subTest(command=command):
+                        if command.startswith("build/release/tidalite query "):
+                            self.run_query(command, server)
+                            continue
                         self.assertIn(ADDRESS, command)
                         run = subprocess.run(["sh", "-c", command.replace(ADDRESS, f"127.0.0.1:{server.port}").replace(
                             "curl -s", "curl -sf", 1)], capture_output=True, text=True, timeout=60, check=False)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-PRODUCT = ("base", "proto", "storage", "query", "server")
+PRODUCT = ("base", "proto", "storage", "query", "client", "server")
 CODE = (".c", ".h", ".cc", ".def")
 
 # Call -> what to use instead. The heap is base/alloc.c's alone; tests may use it.

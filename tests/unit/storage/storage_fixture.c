@@ -27,7 +27,8 @@ void fixture_open_storage(struct fixture *f) {
                                             .io_maintain = f->io_maintain,
                                             .clock = &fixture_clock,
                                             .limits = &f->limits,
-                                            .seed = 42};
+                                            .seed = 42,
+                                            .compiler = f->compiler};
     struct error_detail detail = {0};
     if (storage_open(&options, &detail, &f->storage) != STATUS_OK)
         fail_msg("storage_open: %s", detail.text);

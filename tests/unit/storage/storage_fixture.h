@@ -19,6 +19,7 @@ struct fixture {
     struct limits limits;
     struct storage *storage;
     int64_t now_ms;
+    const struct matcher_compiler *compiler;
 };
 
 /* A batch of one sample a series m{i="<n>"}, of at most BATCH_SERIES_MAX. */

@@ -92,12 +92,6 @@ static void test_held(void **state) {
     stack[0].is_held = true;
     assert_int_equal(plan(stack, 3, &usual, chosen), 2);
     assert_true(chosen[0] == 1 && chosen[1] == 2);
-    /* a dirty block is rewritten alone, unless it is held */
-    blocks[0] = block(0, 0, W, 0, 100);
-    blocks[0].is_dirty = true;
-    assert_int_equal(plan(blocks, 1, &usual, chosen), 1);
-    blocks[0].is_held = true;
-    assert_int_equal(plan(blocks, 1, &usual, chosen), 0);
 }
 
 static void test_overlaps(void **state) {
