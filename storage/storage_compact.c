@@ -9,8 +9,9 @@
  * then, for a manifest that could not be synced may count or not. If retention has dropped an input meanwhile
  * the new block is thrown away.
  *
- * The new block has the position of its latest input. Nothing that overlaps it was logged between its inputs
- * (compact_plan), so its place among the others is right. */
+ * The new block takes the place of its last input among the others: its position, and its place in the
+ * manifest, which decides among equal positions. Nothing that overlaps it was logged between its inputs
+ * (compact_plan), so that place is right. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -238,8 +239,10 @@ static int open_written(struct storage *storage, struct error_detail *detail) {
     int status = STATUS_OK;
     c->stats = *compact_stats(c->compact);
     struct storage_block *added = meta->series_count == 0 ? NULL : mem_zalloc(sizeof *added);
-    if (added == NULL && meta->series_count > 0)
-        return error_set(detail, STATUS_NO_MEMORY, "out of memory"); /* tried again: nothing has changed */
+    if (added == NULL && meta->series_count > 0) {
+        storage__block_remove(storage->options.io_maintain, c->dir);
+        return error_set(detail, STATUS_NO_MEMORY, "out of memory");
+    }
     if (added != NULL) {
         added->info = (struct manifest_block){
             .id = meta->id,
@@ -252,9 +255,7 @@ static int open_written(struct storage *storage, struct error_detail *detail) {
             .deleted_to = c->deleted_to,
         };
         atomic_init(&added->deleted_to, c->deleted_to);
-        for (size_t i = 0; i < c->input_count; i++)
-            if (c->inputs[i]->info.position > added->info.position)
-                added->info.position = c->inputs[i]->info.position;
+        added->info.position = c->inputs[c->input_count - 1]->info.position; /* the highest */
     }
     compact_close(c->compact); /* from here on it is not the merge that removes it */
     c->compact = NULL;
@@ -318,10 +319,13 @@ static int publish(struct storage *storage, struct error_detail *detail) {
     if (status < 0)
         return status;
     next.generation++;
-    for (size_t i = 0; i < c->input_count; i++)
+    /* The new block stands where its last input stood: those behind it in the manifest may have the same
+     * position, and were logged later. */
+    for (size_t i = 0; i + (c->added != NULL) < c->input_count; i++)
         manifest_block_remove(&next, ids[i]);
-    if (c->added != NULL)
-        TRY(manifest_block_add(&next, &c->added->info));
+    for (size_t i = 0; i < next.block_count && c->added != NULL; i++)
+        if (next.blocks[i].id == ids[c->input_count - 1])
+            next.blocks[i] = c->added->info;
     TRY(manifest_store(storage->options.io_maintain, storage->dir, &next, detail));
     TRY(storage__version_change(storage, ids, c->input_count, c->added, storage->version->cut_ms));
     manifest_release(&storage->manifest);

@@ -65,7 +65,7 @@ struct storage_version {
     unsigned references; /* under version_mutex; the current one has one of the storage's */
     int64_t cut_ms;      /* the head's chunks before this are in these blocks */
     size_t count;
-    struct storage_block *blocks[]; /* by position, ascending: the first logged first */
+    struct storage_block *blocks[]; /* by position, then as in the manifest: the first logged first */
 };
 
 /* The current one, referenced; give it back with put. With `deletes` not NULL the deletes that go with it

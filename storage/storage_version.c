@@ -102,10 +102,20 @@ int storage__version_change(struct storage *storage, const uint64_t *removed, si
         return STATUS_NO_MEMORY;
     version->references = 1;
     version->cut_ms = cut_ms;
-    for (size_t i = 0; old != NULL && i < old->count; i++)
+    /* What takes the place of others stands where the last of them stood, before blocks of the same position
+     * that came later. */
+    struct storage_block *place = NULL;
+    for (size_t i = 0; old != NULL && added != NULL && i < old->count; i++)
+        if (is_among(old->blocks[i]->info.id, removed, removed_count) &&
+            old->blocks[i]->info.position == added->info.position)
+            place = old->blocks[i];
+    for (size_t i = 0; old != NULL && i < old->count; i++) {
+        if (old->blocks[i] == place)
+            version->blocks[version->count++] = added;
         if (!is_among(old->blocks[i]->info.id, removed, removed_count))
             version->blocks[version->count++] = old->blocks[i];
-    if (added != NULL) {
+    }
+    if (added != NULL && place == NULL) {
         size_t at = version->count++;
         for (; at > 0 && version->blocks[at - 1]->info.position > added->info.position; at--)
             version->blocks[at] = version->blocks[at - 1];

@@ -81,7 +81,8 @@ struct compact_block {
     uint64_t id;
     int64_t time_min_ms;
     int64_t time_max_ms;
-    uint64_t position; /* the later logged, the higher */
+    uint64_t
+        position; /* the later logged, the higher; of equal ones the one that stands first in the array */
     uint64_t bytes;
     bool is_held; /* not to be touched: damaged, or in use by another job */
 };

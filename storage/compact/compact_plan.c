@@ -45,7 +45,7 @@ static int position_order(const void *a, const void *b, void *context) {
                                *y = &blocks[*(const size_t *)b];
     if (x->position != y->position)
         return x->position < y->position ? -1 : 1;
-    return (x->id > y->id) - (x->id < y->id);
+    return (x > y) - (x < y); /* as they were given */
 }
 
 /* ---- Overlaps ----------------------------------------------------------------------------------------- */

@@ -111,6 +111,10 @@ static void test_overlaps(void **state) {
     struct compact_block turned[3] = {three[2], three[0], three[1]};
     assert_int_equal(plan(turned, 3, &usual, chosen), 2);
     assert_true(chosen[0] == 2 && chosen[1] == 0);
+    /* of equal positions the first in the array comes first, whatever its id */
+    struct compact_block equal[3] = {block(9, 0, W, 7, 100), block(2, 0, W, 7, 100), block(5, 0, W, 7, 100)};
+    assert_int_equal(plan(equal, 3, &usual, chosen), 3);
+    assert_true(chosen[0] == 0 && chosen[1] == 1 && chosen[2] == 2);
     /* what was logged between goes along */
     struct compact_block between[3] = {block(0, 0, W, 1, 100), block(1, 0, 9 * W, 2, 10),
                                        block(2, 0, W, 3, 100)};
