@@ -264,10 +264,7 @@ static int blocks_open(struct storage *storage) {
         if (status == STATUS_OK) {
             block->info = *info;
             atomic_init(&block->deleted_to, info->deleted_to);
-            if (block_damage_count(block->block) > 0) {
-                metric_add(METRIC_block_damage, block_damage_count(block->block));
-                (void)block_damage_each(block->block, damage_log, block->block);
-            }
+            (void)block_damage_each(block->block, damage_log, block->block);
             status = storage__version_change(storage, NULL, 0, block, storage->manifest.cut_ms);
             if (status < 0)
                 block_close(block->block);
