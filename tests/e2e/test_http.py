@@ -453,6 +453,34 @@ class ProtocolTest(ServerCase):
             self.assertIsInstance(self.server.data(path), dict)
         self.assertEqual(self.server.get("/-/ready"), (200, b"Prometheus Server is Ready.\n"))
 
+    def test_status_tsdb_and_memory(self):
+        t = now_ms()
+        series = [({"__name__": "card", "many": f"v{i}", "few": f"w{i % 3}"}, [(t, 1.0)]) for i in range(60)]
+        self.assertEqual(self.post(body_of(series)).code, 204)
+        data = self.server.data("/api/v1/status/tsdb", limit=10000)
+        rows = {key: {row["name"]: row["value"] for row in data[key]} for key in data if key != "headStats"}
+        self.assertEqual(rows["seriesCountByMetricName"]["card"], 60)
+        self.assertEqual((rows["labelValueCountByLabelName"]["many"], rows["labelValueCountByLabelName"]["few"]), (60, 3))
+        self.assertEqual(rows["seriesCountByLabelValuePair"]["few=w1"], 20)
+        self.assertEqual(rows["memoryInBytesByLabelName"]["few"], 60 * (3 + 1 + 2 + 1))
+        self.assertEqual(min(data["headStats"]["numLabelPairs"], 10000), len(data["seriesCountByLabelValuePair"]))
+        self.assertGreaterEqual(data["headStats"]["numSeries"], sum(rows["seriesCountByMetricName"].values()))
+        self.assertGreaterEqual(data["headStats"]["chunkCount"], 60)
+        self.assertLessEqual(data["headStats"]["minTime"], t)
+        few = self.server.data("/api/v1/status/tsdb", limit=2)
+        self.assertTrue(all(len(few[key]) <= 2 for key in rows))
+        self.assertTrue(all(len(rows) <= 10 for rows in self.server.data("/api/v1/status/tsdb").values() if isinstance(rows, list)))
+        for limit, error in (("0", "limit must be a positive number"), ("x", "limit must be a positive number"),
+                             ("10001", "limit must not exceed 10000")):
+            code, body = self.server.get("/api/v1/status/tsdb", limit=limit)
+            self.assertEqual((code, json.loads(body)["error"]), (400, error))
+        memory = self.server.data("/api/v1/status/memory")
+        self.assertEqual(memory["bytes"], sum(row["bytes"] for row in memory["structures"]))
+        self.assertGreaterEqual(memory["series"], 60)
+        metrics = self.server.get("/metrics")[1].decode()
+        for row in memory["structures"]:
+            self.assertIn(f'tidalite_memory_bytes{{structure="{row["name"]}"}} ', metrics)
+
     def test_form_and_url(self):
         """Both are read; unknown parameters are ignored."""
         form = b"match%5B%5D=no_such_metric&start=1"
