@@ -606,6 +606,15 @@ class QueryTest(ServerCase):
         self.assertEqual(data["stats"]["samples"]["totalQueryableSamples"], 2000)
         self.assertIn("execTotalTime", data["stats"]["timings"])
 
+    def test_annotations(self):
+        """Warnings and infos stand behind the data, with their position."""
+        code, body = self.server.get("/api/v1/query", query="quantile(2,\n  rate(heavy[5m]))", time=self.begin / 1000 + 600)
+        answer = json.loads(body)
+        self.assertEqual((code, list(answer)), (200, ["status", "data", "warnings", "infos"]))
+        self.assertEqual(answer["warnings"], ["PromQL warning: quantile value should be between 0 and 1, got 2 (1:10)"])
+        self.assertEqual(answer["infos"], ["PromQL info: metric might not be a counter, name does not end in "
+                                           '_total/_sum/_count/_bucket: "heavy" (2:8)'])
+
     def test_limit(self):
         code, body = self.server.get("/api/v1/query", query="heavy", limit=3, time=self.begin / 1000)
         answer = json.loads(body)
@@ -722,6 +731,19 @@ class LimitTest(ServerCase):
             reply = self.ask(f"GET /api/v1/labels HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n\r\n")
             self.assertEqual(reply.headers.get("access-control-allow-origin"), allowed)
             self.assertEqual(reply.headers["vary"], "Origin")
+
+
+class DelayedNamesTest(ServerCase):
+    """--promql-delayed-name-removal: a name is there until the query ends, but not in the answer."""
+    flags = ("--promql-delayed-name-removal",)
+
+    def test_names(self):
+        at = now_ms()
+        self.assertEqual(self.server.write(series("one", 1.5, at))[0], 204)
+        for query, metric in (('label_replace(-one, "was", "$1", "__name__", "(.*)")', {"was": "one"}), ("-one", {}),
+                              ("sum by (__name__) (-one)", {}), ("one > 1", {"__name__": "one"})):
+            code, body = self.server.get("/api/v1/query", query=query, time=at / 1000)
+            self.assertEqual((code, [item["metric"] for item in json.loads(body)["data"]["result"]]), (200, [metric]))
 
 
 class BrokenLogTest(unittest.TestCase):
