@@ -149,6 +149,7 @@ void world_init(struct world *world, uint64_t seed, unsigned faults, FILE *trace
 void world_release(struct world *world) {
     world->cuts = metric_get(METRIC_blocks_cut);
     world->lates = metric_get(METRIC_blocks_late);
+    world->merges = metric_get(METRIC_compactions);
     mem_fault_set(0, 0);
     if (world->storage != NULL)
         storage_close(world->storage);
