@@ -333,6 +333,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(storage__deletes_open(storage, detail));
     TRY(storage__maintain_new(storage));
     TRY(storage__snapshot_new(storage));
+    TRY(storage__compaction_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
     storage->apply_cut_ms = storage->dropped_ms = storage->manifest.cut_ms;
     late_now(storage->late, clock_wall_ms(options->clock));
@@ -375,6 +376,7 @@ void storage_close(struct storage *storage) {
     storage__maintain_free(storage);
     storage__snapshot_free(storage);
     mem_free(storage->labelled);
+    storage__compaction_free(storage);
     storage__version_close(storage);
     storage__deletes_close(storage);
     hidden_free(storage->hidden);
@@ -393,36 +395,4 @@ void storage_close(struct storage *storage) {
     pthread_cond_destroy(&storage->queue_filled);
     pthread_cond_destroy(&storage->maintain_served);
     mem_free(storage);
-}
-
-void storage_status(struct storage *storage, struct storage_status *out) {
-    struct series_memory series;
-    series_memory(storage->series, &series);
-    *out = (struct storage_status){
-        .io_name = io_name(storage->options.io),
-        .writable = metric_get(METRIC_wal_writable) != 0,
-        .series = series_count(storage->series),
-        .samples = atomic_load(&storage->samples_applied),
-        .log_segments = metric_get(METRIC_wal_segments),
-        .log_bytes = metric_get(METRIC_wal_disk_bytes),
-        .replay_ms = storage->replay_ms,
-        .memory_series_bytes = series.total,
-        .memory_chunk_bytes = head_memory_bytes(storage->head),
-        .memory_late_bytes = late_memory_bytes(storage->late),
-    };
-    metric_set(METRIC_late_bytes, out->memory_late_bytes);
-    metric_set(METRIC_chunklog_memory_bytes, chunklog_memory_bytes(storage->chunklog));
-    metric_set(METRIC_chunklog_file_bytes, chunklog_file_bytes(storage->chunklog));
-    head_range(storage->head, &out->time_min_ms, &out->time_max_ms);
-    struct storage_version *version = storage__version_get(storage, NULL);
-    out->blocks = version->count;
-    for (size_t i = 0; i < version->count; i++) {
-        const struct manifest_block *info = &version->blocks[i]->info;
-        out->block_bytes += info->bytes;
-        if (info->time_min_ms < out->time_min_ms)
-            out->time_min_ms = info->time_min_ms;
-        if (info->time_max_ms > out->time_max_ms)
-            out->time_max_ms = info->time_max_ms;
-    }
-    storage__version_put(storage, version);
 }

@@ -44,8 +44,8 @@ struct progress {
     uint64_t seed;
     unsigned faults;
     unsigned round, step;
-    uint64_t ends, worlds, acknowledged, failed, checks, opens, rots, lost_to_rot, cuts, lates, snapshots,
-        trace_sum;
+    uint64_t ends, worlds, acknowledged, failed, checks, opens, rots, lost_to_rot, cuts, lates, merges,
+        snapshots, trace_sum;
 };
 
 /* Which steps a run does: bit by (round, step). NULL: all. */
@@ -121,6 +121,7 @@ static void world_run_rounds(uint64_t seed, unsigned rounds, unsigned faults, co
     progress->cuts += world.cuts;
     progress->lates += world.lates;
     progress->snapshots += world.snapshots;
+    progress->merges += world.merges;
 }
 
 /* Runs `run` in a child; 0 if it ended well. */
@@ -384,7 +385,8 @@ int main(int argc, char **argv) {
     }
     printf("sim: %llu ends survived in %llu worlds from seed %llu on: %llu requests acknowledged, %llu "
            "failed, %llu starts, "
-           "%llu comparisons, %llu blocks cut, %llu of late samples, %llu snapshots, %llu bits flipped, %llu "
+           "%llu comparisons, %llu blocks cut, %llu of late samples, %llu merges, %llu snapshots, %llu bits "
+           "flipped, %llu "
            "samples lost to "
            "that; trace "
            "%016llx\n",
@@ -392,8 +394,8 @@ int main(int argc, char **argv) {
            (unsigned long long)options.seed, (unsigned long long)progress->acknowledged,
            (unsigned long long)progress->failed, (unsigned long long)progress->opens,
            (unsigned long long)progress->checks, (unsigned long long)progress->cuts,
-           (unsigned long long)progress->lates, (unsigned long long)progress->snapshots,
-           (unsigned long long)progress->rots, (unsigned long long)progress->lost_to_rot,
-           (unsigned long long)progress->trace_sum);
+           (unsigned long long)progress->lates, (unsigned long long)progress->merges,
+           (unsigned long long)progress->snapshots, (unsigned long long)progress->rots,
+           (unsigned long long)progress->lost_to_rot, (unsigned long long)progress->trace_sum);
     return 0;
 }

@@ -60,7 +60,8 @@ struct world {
 
     /* progress, for messages and sums */
     unsigned round, step;
-    uint64_t acknowledged, failed, survived_ends, checks, lost_to_rot, opens, rots, cuts, lates, snapshots;
+    uint64_t acknowledged, failed, survived_ends, checks, lost_to_rot, opens, rots, cuts, lates, merges,
+        snapshots;
     FILE *trace;        /* NULL: none */
     uint64_t trace_sum; /* of all lines */
 };

@@ -1,0 +1,10 @@
+/* tools.h: commands that look at files, without a server. They write nothing and take no lock, so they may be
+ * used on a live data directory. */
+#ifndef TIDALITE_TOOLS_H
+#define TIDALITE_TOOLS_H
+
+/* `tidalite inspect …`: argv[0] is "inspect". Prints to standard output; the process' exit code: 0, 1 if
+ * something is damaged or can't be read, 2 for a wrong command line. */
+int tools_inspect(int argc, char **argv);
+
+#endif
