@@ -396,6 +396,8 @@ bool storage__clean_step(struct storage *storage, int64_t now_ms) {
     switch (clean->phase) {
     case CLEAN_IDLE:
         status = choose(storage, now_ms, &detail);
+        if (clean->source == NULL)
+            return false; /* all is done, or waits for the manifest */
         break;
     case CLEAN_WRITE:
         status = write_slice(clean, &detail);

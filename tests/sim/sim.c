@@ -44,7 +44,8 @@ struct progress {
     uint64_t seed;
     unsigned faults;
     unsigned round, step;
-    uint64_t ends, worlds, acknowledged, failed, checks, opens, rots, lost_to_rot, cuts, lates, trace_sum;
+    uint64_t ends, worlds, acknowledged, failed, checks, opens, rots, lost_to_rot, cuts, lates, deletes,
+        cleaned, trace_sum;
 };
 
 /* Which steps a run does: bit by (round, step). NULL: all. */
@@ -119,6 +120,8 @@ static void world_run_rounds(uint64_t seed, unsigned rounds, unsigned faults, co
     world_release(&world);
     progress->cuts += world.cuts;
     progress->lates += world.lates;
+    progress->deletes += world.deletes;
+    progress->cleaned += world.cleaned;
 }
 
 /* Runs `run` in a child; 0 if it ended well. */
@@ -382,14 +385,16 @@ int main(int argc, char **argv) {
     }
     printf("sim: %llu ends survived in %llu worlds from seed %llu on: %llu requests acknowledged, %llu "
            "failed, %llu starts, "
-           "%llu comparisons, %llu blocks cut, %llu of late samples, %llu bits flipped, %llu samples lost to "
+           "%llu comparisons, %llu blocks cut, %llu of late samples, %llu deletes, %llu blocks cleaned, %llu "
+           "bits flipped, %llu samples lost to "
            "that; trace "
            "%016llx\n",
            (unsigned long long)progress->ends, (unsigned long long)progress->worlds,
            (unsigned long long)options.seed, (unsigned long long)progress->acknowledged,
            (unsigned long long)progress->failed, (unsigned long long)progress->opens,
            (unsigned long long)progress->checks, (unsigned long long)progress->cuts,
-           (unsigned long long)progress->lates, (unsigned long long)progress->rots,
+           (unsigned long long)progress->lates, (unsigned long long)progress->deletes,
+           (unsigned long long)progress->cleaned, (unsigned long long)progress->rots,
            (unsigned long long)progress->lost_to_rot, (unsigned long long)progress->trace_sum);
     return 0;
 }
