@@ -10,6 +10,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/rand.h"
+#include "query/query.h"
 #include "client/client.h"
 #include "server/config.h"
 #include "server/listener.h"
@@ -90,7 +91,8 @@ static int storage_start(struct program *program, struct error_detail *detail) {
                                       .io_maintain = program->io_maintain,
                                       .clock = server->clock,
                                       .limits = &program->config.limits,
-                                      .seed = rand_seed_from_system()};
+                                      .seed = rand_seed_from_system(),
+                                      .compiler = query_matcher_compiler()};
     TRY(storage_open(&options, detail, &server->storage));
     TRY(storage_thread_start(server->storage));
     program->storage_running = true;

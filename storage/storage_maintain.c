@@ -22,6 +22,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/mutation.h"
 #include "base/rand.h"
 #include "storage/storage_private.h"
 
@@ -507,7 +508,8 @@ static int series_write(struct storage *storage, uint32_t slot, struct error_det
     m->late_columns.has_starts = 0;
     for (size_t i = 0; i < m->late_count; i++)
         TRY(late_window_read(m->lates[i], slot, m->begin_ms, m->end_ms - 1, &m->late_columns));
-    if (m->late_columns.count == 0 && !hidden_touches(storage->hidden, slot, INT64_MIN, m->end_ms - 1)) {
+    bool hides = hidden_touches(storage->hidden, slot, INT64_MIN, m->end_ms - 1) && !MUTATED(CUT_DELETED);
+    if (m->late_columns.count == 0 && !hides) {
         for (size_t i = 0; i < head_count; i++) {
             const struct head_chunk *chunk = &m->head_chunks[i];
             TRY(storage__encoder_copy(encoder, &(struct block_chunk){.time_min_ms = chunk->time_min_ms,
