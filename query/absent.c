@@ -71,8 +71,9 @@ int vector_of_time_node(struct eval *eval, struct grid grid, struct eval_node **
     return STATUS_OK;
 }
 
-/* absent() says what it can about what is missing: the labels of the selector's = matchers, each asked for
- * once. */
+/* absent() says what it can about what is missing: the labels of the selector's = matchers. A matcher for a
+ * label that an = matcher named before it, and one of another kind, takes the label away again; so the order
+ * counts, as in Prometheus. */
 static int absent_labels(struct eval *eval, struct ast *arg, struct single *single) {
     arg = ast_unparen(arg);
     if (arg->kind == AST_MATRIX)
@@ -85,11 +86,14 @@ static int absent_labels(struct eval *eval, struct ast *arg, struct single *sing
         return eval_no_room(eval);
     for (size_t i = 0; i < count; i++) {
         const struct matcher *matcher = &arg->selector.matchers[i];
-        bool alone = matcher->kind == MATCHER_EQUAL && !slice_equal(matcher->name, NAME_LABEL);
-        for (size_t k = 0; alone && k < count; k++)
-            alone = k == i || !slice_equal(matcher->name, arg->selector.matchers[k].name);
-        if (alone)
-            labels_set(single->labels, &single->label_count, matcher->name, matcher->value);
+        if (slice_equal(matcher->name, NAME_LABEL))
+            continue;
+        bool first = matcher->kind == MATCHER_EQUAL;
+        for (size_t k = 0; first && k < i; k++)
+            first = arg->selector.matchers[k].kind != MATCHER_EQUAL ||
+                    !slice_equal(matcher->name, arg->selector.matchers[k].name);
+        labels_set(single->labels, &single->label_count, matcher->name,
+                   first ? matcher->value : slice_str(""));
     }
     return STATUS_OK;
 }

@@ -18,26 +18,28 @@ static void json_labels(struct buf *out, const struct result_series *series) {
     buf_append_str(out, "},");
 }
 
-/* [time,"value"] */
-static void json_point(struct buf *out, const char *time_text, size_t time_len, double value) {
-    char *text = (char *)buf_reserve(out, FLOAT_TEXT_BYTES_MAX + 40);
-    if (text == NULL)
-        return;
-    char *p = text;
+#define TIME_BYTES  24 /* of a time's text: copied whole */
+#define POINT_BYTES (TIME_BYTES + FLOAT_JSON_BYTES_MAX + 8)
+
+/* [time,"value"] at p, which has POINT_BYTES; returns its end. */
+static char *point_place(char *p, const char time_text[TIME_BYTES], size_t time_len, double value) {
     *p++ = '[';
-    memcpy(p, time_text, time_len);
+    memcpy(p, time_text, TIME_BYTES);
     p += time_len;
     *p++ = ',';
     *p++ = '"';
     p += float_text_json(value, p);
     *p++ = '"';
     *p++ = ']';
-    out->len += (size_t)(p - text);
+    return p;
 }
 
 static void json_point_at(struct buf *out, int64_t time_ms, double value) {
-    char text[24];
-    json_point(out, text, time_text_json(time_ms, text), value);
+    char text[TIME_BYTES], *p = (char *)buf_reserve(out, POINT_BYTES);
+    if (p == NULL)
+        return;
+    size_t len = time_text_json(time_ms, text);
+    out->len += (size_t)(point_place(p, text, len, value) - p);
 }
 
 /* Times outside vectors and matrices are ordinary JSON numbers of seconds. */
@@ -64,6 +66,8 @@ static void json_start(const struct query_result *result, struct buf *out) {
     }
 }
 
+#define POINTS_AT_ONCE 64
+
 /* Points from cursor->point on, as many as fit; the cursor holds the step (or the index, with times of their
  * own). */
 static void json_points(const struct query_result *result, const struct result_series *series,
@@ -83,12 +87,18 @@ static void json_points(const struct query_result *result, const struct result_s
         if ((step & 63) != 0)
             index +=
                 (size_t)__builtin_popcountll(series->present[step >> 6] & ((UINT64_C(1) << (step & 63)) - 1));
-        for (; step < steps && out->len < len_max && !out->failed;
-             step = bits_next(series->present, step + 1, steps)) {
-            if (index > 0)
-                buf_append_byte(out, ',');
-            json_point(out, result->time_texts[step], result->time_lens[step], series->values[index++]);
-            cursor->point = step + 1;
+        for (; step < steps && out->len < len_max && !out->failed; cursor->point = step) {
+            /* Room for a batch of points at once. */
+            char *start = (char *)buf_reserve(out, POINTS_AT_ONCE * POINT_BYTES), *p = start;
+            if (start == NULL)
+                return;
+            for (size_t n = 0; n < POINTS_AT_ONCE && step < steps; n++, index++) {
+                if (index > 0)
+                    *p++ = ',';
+                p = point_place(p, result->time_texts[step], result->time_lens[step], series->values[index]);
+                step = bits_next(series->present, step + 1, steps);
+            }
+            out->len += (size_t)(p - start);
         }
         if (step < steps && !out->failed)
             return;

@@ -24,6 +24,7 @@ Rules that come from the age of Prometheus 2.42, each kept by construction:
   first_over_time, ts_of_*, sort_by_label, histogram_quantiles, start(), end(), range(), step(), max_of, min_of.
 - A subquery with no step inside its window still had a value if what is inside does not change by step. Windows are no shorter than
   steps.
+- predict_linear moved a range with @ on at every step: it is asked of ranges without.
 - timestamp() of a selector with @ and offset forgot the offset: it is asked with one of them.
 - A standard deviation of one NaN was 0: it is asked of selectors. Special values are asked for by functions and operators that take one element at a time,
   and by sum, min, max, count.
@@ -194,6 +195,8 @@ class Generator:
         else:
             source = self.matrix("gauge", "gauge", "counter", "flag", "gappy")
         text = source.text
+        if name == "predict_linear" and "@" in text:
+            name = "deriv"
         if name in ("sum", "avg", "min", "max", "count", "last", "present", "stddev", "stdvar"):
             text = f"{name}_over_time({text})"
         elif name == "quantile":
@@ -440,7 +443,7 @@ class Generator:
     def odd(self, depth):
         roll = self.random.randrange(9)
         if roll == 0:
-            return Expr(f"absent({self.selector(self.metric('gauge', 'counter'), 1)})")
+            return Expr(f"absent({self.selector(self.metric('gauge', 'counter'))})")
         if roll == 1:
             return Expr(f'absent({self.pick("no_such_metric", "up")}{{job="{self.pick("x", "api")}", instance=~"y.*", zone!="z"}})')
         if roll == 2:

@@ -14,8 +14,8 @@
 #include "base/batch.h"
 #include "base/bytes.h"
 #include "base/float_text.h"
-#include "base/float_text_private.h"
 #include "base/rand.h"
+#include "tests/unit/base/float_oracle.h"
 
 #define VALUES_DEFAULT 3000000 /* TIDALITE_FLOAT_VALUES raises it */
 
@@ -158,6 +158,45 @@ static void test_digits_to_chars(void **state) {
     }
 }
 
+/* The fixed form made from the oracle's digits. */
+static size_t fixed_expected(double v, char *out) {
+    char text[FLOAT_SCIENTIFIC_BYTES_MAX], digits[20];
+    size_t len = float_scientific(v, text), count = 0, at = 0;
+    for (; text[at] != 'e'; at++)
+        if (text[at] != '.')
+            digits[count++] = text[at];
+    text[len] = 0;
+    int point = (int)strtol(text + at + 1, NULL, 10) + 1;
+    size_t n = 0;
+    for (int i = point < 1 ? point - 1 : 0; i < (int)count || i < point; i++) {
+        if (i == point)
+            out[n++] = '.';
+        out[n++] = i < 0 || i >= (int)count ? '0' : digits[i];
+    }
+    return n;
+}
+
+static void test_fixed_to_chars(void **state) {
+    (void)state;
+    struct rand rand;
+    rand_init(&rand, 5);
+    for (int i = 0; i < 1000000; i++) {
+        double v = value_make(&rand);
+        if (!(v > 0) || v > 1.7976931348623157e308)
+            continue;
+        if (i % 3 == 0) /* around those of three decimals */
+            v = bits_double(
+                double_bits((double)rand_below(&rand, UINT64_C(1) << rand_below(&rand, 54)) / 1000) +
+                rand_below(&rand, 3));
+        if (v == 0)
+            continue;
+        char ours[FLOAT_TEXT_BYTES_MAX], expected[FLOAT_TEXT_BYTES_MAX];
+        size_t len = float_text_fixed(v, ours), expected_len = fixed_expected(v, expected);
+        if (len != expected_len || memcmp(ours, expected, len) != 0)
+            fail_msg("%.17g: %.*s instead of %.*s", v, (int)len, ours, (int)expected_len, expected);
+    }
+}
+
 static void test_digits_printf(void **state) {
     (void)state;
     struct rand rand;
@@ -250,11 +289,79 @@ static void test_time(void **state) {
     }
 }
 
+/* ---- The powers of ten
+ * ------------------------------------------------------------------------------------------
+ */
+
+/* Whole numbers of up to 1,300 bits, least limb first. */
+#define LIMBS 44
+struct whole {
+    uint32_t limbs[LIMBS];
+};
+
+static void whole_mul(struct whole *w, uint32_t factor) {
+    uint64_t carry = 0;
+    for (size_t i = 0; i < LIMBS; i++) {
+        carry += (uint64_t)w->limbs[i] * factor;
+        w->limbs[i] = (uint32_t)carry;
+        carry >>= 32;
+    }
+    assert_int_equal(carry, 0);
+}
+
+static int whole_compare(const struct whole *a, const struct whole *b) {
+    for (size_t i = LIMBS; i-- > 0;) {
+        if (a->limbs[i] != b->limbs[i])
+            return a->limbs[i] < b->limbs[i] ? -1 : 1;
+    }
+    return 0;
+}
+
+static struct whole whole_of(unsigned __int128 v, size_t shift) {
+    struct whole w = {{0}};
+    for (size_t bit = 0; bit < 128; bit++) {
+        if ((v >> bit & 1) != 0) {
+            assert_true((bit + shift) / 32 < LIMBS);
+            w.limbs[(bit + shift) / 32] |= UINT32_C(1) << (bit + shift) % 32;
+        }
+    }
+    return w;
+}
+
+/* (g - 1) * 2^r <= 10^e < g * 2^r, with whole numbers on both sides, and g of 126 bits. */
+static void test_powers(void **state) {
+    (void)state;
+    static const uint64_t rows[][2] = {
+#define POWER(high, low) {high, low},
+#include "base/float_powers.def"
+#undef POWER
+    };
+    assert_int_equal(sizeof rows / sizeof rows[0], 324 + 292 + 1);
+    for (int e = -292; e <= 324; e++) {
+        unsigned __int128 g = (unsigned __int128)rows[e + 292][0] << 63 | rows[e + 292][1];
+        assert_true(g >> 125 == 1 && rows[e + 292][1] >> 63 == 0);
+        int r = (int)((e * INT64_C(913124641741)) >> 38) - 125; /* floor(log2(10^e)) - 125 */
+        struct whole low = whole_of(g - 1, r > 0 ? (size_t)r : 0), high = whole_of(g, r > 0 ? (size_t)r : 0),
+                     ten = whole_of(1, r < 0 ? (size_t)-r : 0);
+        for (int i = 0; i < (e < 0 ? -e : e); i++) {
+            if (e > 0) {
+                whole_mul(&ten, 10);
+            } else {
+                whole_mul(&low, 10);
+                whole_mul(&high, 10);
+            }
+        }
+        assert_true(whole_compare(&low, &ten) <= 0);
+        assert_true(whole_compare(&ten, &high) < 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forms),           cmocka_unit_test(test_longest),
         cmocka_unit_test(test_digits_to_chars), cmocka_unit_test(test_digits_printf),
         cmocka_unit_test(test_forms_read_back), cmocka_unit_test(test_time),
+        cmocka_unit_test(test_powers),          cmocka_unit_test(test_fixed_to_chars),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
-/* float_text_private.h: the seam between float_text.c and its C++ half. */
-#ifndef TIDALITE_BASE_FLOAT_TEXT_PRIVATE_H
-#define TIDALITE_BASE_FLOAT_TEXT_PRIVATE_H
+/* float_oracle.h: the digits of another's making. */
+#ifndef TIDALITE_TESTS_FLOAT_ORACLE_H
+#define TIDALITE_TESTS_FLOAT_ORACLE_H
 
 #include <stddef.h>
 

@@ -1,8 +1,8 @@
-// float_text.cc: std::to_chars for C. Only its scientific form: the fixed form prints all digits of large
+// float_oracle.cc: std::to_chars for C. Only its scientific form: the fixed form prints all digits of large
 // numbers.
 #include <charconv>
 
-#include "base/float_text_private.h"
+#include "tests/unit/base/float_oracle.h"
 
 size_t float_scientific(double v, char out[FLOAT_SCIENTIFIC_BYTES_MAX]) {
     return static_cast<size_t>(
