@@ -17,6 +17,7 @@
 #include "server/loop.h"
 #include "server/self_scrape.h"
 #include "server/server.h"
+#include "tools/tools.h"
 
 #define LOOPS_MAX_BY_DEFAULT 8
 #define EXIT_USAGE           2
@@ -211,6 +212,10 @@ static void version_print(struct buf *out) {
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "query") == 0)
         return client_query(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "verify") == 0)
+        return tools_verify(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "inspect") == 0)
+        return tools_inspect(argc - 1, argv + 1);
     enum config_action action;
     struct error_detail detail = {{0}};
     struct program *program = mem_zalloc(sizeof *program);

@@ -220,7 +220,7 @@ static int start_log(struct storage *storage) {
 static int replay_log(struct storage *storage, struct error_detail *detail) {
     struct replay replay = {.storage = storage};
     arena_init(&replay.scratch, 0, 0);
-    const struct wal_sink sink = {replay_segment, replay_record, &replay};
+    const struct wal_sink sink = {replay_segment, replay_record, &replay, NULL};
     uint64_t begin_ns = clock_monotonic_ns(storage->options.clock);
     int status = wal_replay(storage->wal, &sink, detail, &storage->replay);
     storage->replay_ms = (clock_monotonic_ns(storage->options.clock) - begin_ns) / 1000000;
