@@ -1,4 +1,6 @@
 /* absent.c: one series that is made, not read: vector(s), absent(v), absent_over_time(m). */
+#include <stdlib.h>
+
 #include "query/eval.h"
 #include "query/functions.h"
 
@@ -71,6 +73,14 @@ int vector_of_time_node(struct eval *eval, struct grid grid, struct eval_node **
     return STATUS_OK;
 }
 
+/* By name, and those of one name as they are written. */
+static int matcher_order(const void *a, const void *b) {
+    const struct matcher *left = *(const struct matcher *const *)a,
+                         *right = *(const struct matcher *const *)b;
+    int order = slice_compare(left->name, right->name);
+    return order != 0 ? order : (left > right) - (left < right);
+}
+
 /* absent() says what it can about what is missing: the labels of the selector's = matchers. A matcher for a
  * label that an = matcher named before it, and one of another kind, takes the label away again; so the order
  * counts, as in Prometheus. */
@@ -84,16 +94,23 @@ static int absent_labels(struct eval *eval, struct ast *arg, struct single *sing
     single->labels = eval_alloc(eval, (count + 1) * sizeof *single->labels);
     if (single->labels == NULL)
         return eval_no_room(eval);
-    for (size_t i = 0; i < count; i++) {
-        const struct matcher *matcher = &arg->selector.matchers[i];
-        if (slice_equal(matcher->name, NAME_LABEL))
-            continue;
-        bool first = matcher->kind == MATCHER_EQUAL;
-        for (size_t k = 0; first && k < i; k++)
-            first = arg->selector.matchers[k].kind != MATCHER_EQUAL ||
-                    !slice_equal(matcher->name, arg->selector.matchers[k].name);
-        labels_set(single->labels, &single->label_count, matcher->name,
-                   first ? matcher->value : slice_str(""));
+    const struct matcher **sorted = eval_alloc(eval, (count + 1) * sizeof *sorted);
+    if (sorted == NULL)
+        return eval_no_room(eval);
+    for (size_t i = 0; i < count; i++)
+        sorted[i] = &arg->selector.matchers[i];
+    if (count > 0)
+        qsort(sorted, count, sizeof *sorted, matcher_order);
+    for (size_t i = 0, end; i < count; i = end) {
+        struct slice name = sorted[i]->name, value = slice_of(NULL, 0);
+        bool has = false;
+        for (end = i; end < count && slice_equal(sorted[end]->name, name); end++) {
+            bool sets = sorted[end]->kind == MATCHER_EQUAL && !has;
+            value = sets ? sorted[end]->value : slice_of(NULL, 0);
+            has = has || sets;
+        }
+        if (value.len > 0 && !slice_equal(name, NAME_LABEL))
+            single->labels[single->label_count++] = (struct label){name, value};
     }
     return STATUS_OK;
 }

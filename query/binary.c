@@ -188,11 +188,8 @@ static void result_labels(struct binary *binary, const struct label *many, size_
     if (!binary->is_grouped) {
         size_t kept = 0, at = 0;
         for (size_t i = 0; i < many_count; i++) {
-            int order = 1;
-            while (at < binary->signature.name_count &&
-                   (order = slice_compare(binary->signature.names[at], many[i].name)) < 0)
-                at++;
-            bool listed = at < binary->signature.name_count && order == 0;
+            bool listed =
+                names_have(binary->signature.names, binary->signature.name_count, &at, many[i].name);
             if (listed == binary->signature.on)
                 binary->labels[kept++] = many[i];
         }

@@ -1,6 +1,9 @@
 /* check.c: types, before anything is read. */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/matcher.h"
 #include "query/functions.h"
 #include "query/parse.h"
@@ -31,6 +34,34 @@ static size_t operator_position(struct check *check, const struct ast *binary) {
     return at;
 }
 
+static int name_order(const void *a, const void *b) {
+    return slice_compare(*(const struct slice *)a, *(const struct slice *)b);
+}
+
+/* No label may be both in on(…) and in group_x(…). */
+static int include_check(struct check *check, const struct ast *ast) {
+    const struct ast_matching *matching = &ast->binary.matching;
+    size_t bytes = matching->include_count * sizeof(struct slice);
+    struct slice *sorted = mem_alloc(bytes);
+    int status = STATUS_OK;
+    if (sorted == NULL) {
+        check->error->type = QUERY_ERROR_INTERNAL;
+        snprintf(check->error->text, sizeof check->error->text, "out of memory");
+        return STATUS_NO_MEMORY;
+    }
+    memcpy(sorted, matching->include, bytes);
+    qsort(sorted, matching->include_count, sizeof *sorted, name_order);
+    for (size_t i = 0; i < matching->label_count && status >= 0; i++) {
+        if (bsearch(&matching->labels[i], sorted, matching->include_count, sizeof *sorted, name_order) !=
+            NULL)
+            status = FAIL(operator_position(check, ast),
+                          "label \"%.*s\" must not occur in ON and GROUP clause at once",
+                          SLICE_ARGS(matching->labels[i]));
+    }
+    mem_free(sorted);
+    return status;
+}
+
 static int binary_check(struct check *check, struct ast *ast) {
     int status = STATUS_OK;
     struct ast *left = ast->binary.left, *right = ast->binary.right;
@@ -43,14 +74,8 @@ static int binary_check(struct check *check, struct ast *ast) {
     if (op_is_comparison(op) && !ast->binary.return_bool && left->type == VALUE_SCALAR &&
         right->type == VALUE_SCALAR)
         return FAIL(operator_position(check, ast), "comparisons between scalars must use BOOL modifier");
-    for (size_t i = 0; matching->on && i < matching->label_count; i++) {
-        for (size_t k = 0; k < matching->include_count; k++) {
-            if (slice_equal(matching->labels[i], matching->include[k]))
-                return FAIL(operator_position(check, ast),
-                            "label \"%.*s\" must not occur in ON and GROUP clause at once",
-                            SLICE_ARGS(matching->labels[i]));
-        }
-    }
+    if (matching->on && matching->include_count > 0)
+        TRY(include_check(check, ast));
     if ((left->type != VALUE_SCALAR && left->type != VALUE_VECTOR) ||
         (right->type != VALUE_SCALAR && right->type != VALUE_VECTOR))
         return FAIL(left->type != VALUE_SCALAR && left->type != VALUE_VECTOR ? left->start : right->start,

@@ -96,10 +96,12 @@ struct eval {
     uint64_t seed; /* of label hashes */
     unsigned ticks;
     int64_t end_ms;     /* of the last step */
+    bool is_damaged;    /* storage could not read everything */
     bool delayed_names; /* names are marked where an operation drops them, and go at the end */
 
-    uint64_t samples_held; /* in kept columns */
-    uint64_t samples_total;
+    uint64_t samples_held;    /* in kept columns */
+    uint64_t samples_read;    /* from storage */
+    uint64_t samples_queried; /* as Prometheus counts: those that each step looked at */
     uint64_t samples_peak;
 
     struct annotation *annotations;
@@ -293,6 +295,9 @@ static inline size_t labels_signature(const struct signature *signature, const s
     return labels_select(series->labels, series->label_count, signature->names, signature->name_count,
                          signature->on, out);
 }
+
+/* Is the name in the sorted list? Asked for in ascending order: *at, first 0, is how far that has come. */
+bool names_have(const struct slice *names, size_t count, size_t *at, struct slice name);
 
 /* Are series of an aggregation that keeps (or drops) these labels different even without their names? */
 bool names_stay_unique(const struct slice *names, size_t count, bool without);

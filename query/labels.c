@@ -76,14 +76,33 @@ void labels_set(struct label *labels, size_t *count, struct slice name, struct s
     labels[at].value = value;
 }
 
+/* Far apart in a long list, halving the rest of it is quicker than walking. */
+#define NAMES_WALK_MAX 32
+
+bool names_have(const struct slice *names, size_t count, size_t *at, struct slice name) {
+    if (count - *at > NAMES_WALK_MAX) {
+        size_t low = *at, high = count;
+        while (low < high) {
+            size_t middle = low + (high - low) / 2;
+            if (slice_compare(names[middle], name) < 0)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        *at = low;
+        return low < count && slice_equal(names[low], name);
+    }
+    int order = 1;
+    while (*at < count && (order = slice_compare(names[*at], name)) < 0)
+        (*at)++;
+    return *at < count && order == 0;
+}
+
 size_t labels_select(const struct label *labels, size_t count, const struct slice *names, size_t name_count,
                      bool keep, struct label *out) {
     size_t n = 0, at = 0;
     for (size_t i = 0; i < count; i++) {
-        int order = 1;
-        while (at < name_count && (order = slice_compare(names[at], labels[i].name)) < 0)
-            at++;
-        bool listed = at < name_count && order == 0;
+        bool listed = names_have(names, name_count, &at, labels[i].name);
         if (keep ? listed : !listed && !slice_equal(labels[i].name, NAME_LABEL))
             out[n++] = labels[i];
     }

@@ -28,9 +28,9 @@ int query_parse(struct slice text, const struct limits *limits, struct arena *ar
                 struct query_error *error, struct parse_result *out);
 void parse_regexes_release(struct parse_regexes *regexes);
 
-/* Fills in the durations that depend on the query: start_ms, end_ms, step_ms as evaluated. STATUS_EXECUTION
+/* Fills in the durations that depend on the query: start_ms, end_ms, step_ms as evaluated. STATUS_BAD_QUERY
  * with *error. */
-int durations_resolve(struct ast *ast, struct slice text, int64_t start_ms, int64_t end_ms, int64_t step_ms,
+int durations_resolve(struct ast *ast, int64_t start_ms, int64_t end_ms, int64_t step_ms,
                       struct query_error *error);
 
 /* Type check (check.c); the parser calls it. STATUS_BAD_QUERY with *error. */

@@ -243,14 +243,16 @@ static const char *annotation_text(struct eval *eval, struct query_result *resul
     return arena_printf(&result->arena, "%s%s (%s)", note->text, more, position);
 }
 
-static int annotations_take(struct eval *eval, struct query_result *result, bool is_info, const char *first,
-                            const char ***texts_out, size_t *count_out) {
-    const char **texts = ARENA_ARRAY(&result->arena, const char *, ANNOTATIONS_SHOWN + 2);
+/* `first`: `first_count` texts that come before the annotations. */
+static int annotations_take(struct eval *eval, struct query_result *result, bool is_info,
+                            const char *const *first, size_t first_count, const char ***texts_out,
+                            size_t *count_out) {
+    const char **texts = ARENA_ARRAY(&result->arena, const char *, first_count + ANNOTATIONS_SHOWN + 1);
     size_t count = 0, omitted = 0;
     if (texts == NULL)
         return eval_no_room(eval);
-    if (first != NULL)
-        texts[count++] = first;
+    for (; count < first_count; count++)
+        texts[count] = first[count];
     size_t shown = 0;
     for (size_t i = 0; i < eval->annotation_count; i++) {
         if (eval->annotations[i].is_info != is_info)
@@ -289,11 +291,14 @@ static int times_print(struct eval *eval, struct query_result *result) {
 
 static int result_finish(struct eval *eval, struct query_result *result) {
     int status = STATUS_OK;
-    const char *truncated = NULL;
+    const char *notes[2];
+    size_t note_count = 0;
+    if (eval->is_damaged)
+        notes[note_count++] = "samples may be missing: a part of what was asked for is damaged on disk";
     size_t limit = eval->request->series_limit;
     if (limit > 0 && result->series_count > limit) {
         result->series_count = limit;
-        truncated = "results truncated due to limit";
+        notes[note_count++] = "results truncated due to limit";
     }
     /* The list of series was collected in the evaluation's arena. */
     struct result_series *series = arena_alloc(&result->arena, (result->series_count + 1) * sizeof *series);
@@ -303,8 +308,8 @@ static int result_finish(struct eval *eval, struct query_result *result) {
         memcpy(series, result->series, result->series_count * sizeof *series);
     result->series = series;
     TRY(times_print(eval, result));
-    TRY(annotations_take(eval, result, false, truncated, &result->warnings, &result->warning_count));
-    TRY(annotations_take(eval, result, true, NULL, &result->infos, &result->info_count));
+    TRY(annotations_take(eval, result, false, notes, note_count, &result->warnings, &result->warning_count));
+    TRY(annotations_take(eval, result, true, NULL, 0, &result->infos, &result->info_count));
 out:
     return status;
 }
@@ -312,7 +317,8 @@ out:
 /* ---- The whole way
  * ----------------------------------------------------------------------------------------------- */
 
-static int steps_count(const struct query_request *request, struct query_error *error, size_t *out) {
+static int steps_count(const struct query_request *request, const struct limits *limits,
+                       struct query_error *error, size_t *out) {
     *out = 1;
     if (!request->range)
         return STATUS_OK;
@@ -321,16 +327,15 @@ static int steps_count(const struct query_request *request, struct query_error *
         snprintf(error->text, sizeof error->text, "invalid range");
         return STATUS_BAD_QUERY;
     }
-    uint64_t steps =
-        ((uint64_t)request->end_ms - (uint64_t)request->start_ms) / (uint64_t)request->step_ms + 1;
-    /* The API allows far fewer; this keeps the arithmetic safe for any caller. */
-    if (steps > 100000000) {
+    /* The API allows far fewer. A single series would be more than the query may hold. */
+    uint64_t last = ((uint64_t)request->end_ms - (uint64_t)request->start_ms) / (uint64_t)request->step_ms;
+    if (last >= limits->query_samples_max) {
         error->type = QUERY_ERROR_EXECUTION;
         snprintf(error->text, sizeof error->text,
                  "query processing would load too many samples into memory in query execution");
         return STATUS_BUDGET;
     }
-    *out = (size_t)steps;
+    *out = (size_t)last + 1;
     return STATUS_OK;
 }
 
@@ -366,16 +371,17 @@ int query_run(struct storage *storage, const struct limits *limits, const struct
         status = STATUS_BAD_QUERY;
         goto out;
     }
-    TRY(steps_count(request, error, &result->steps));
+    TRY(steps_count(request, limits, error, &result->steps));
     result->start_ms = request->start_ms;
     result->step_ms = request->range ? request->step_ms : 0;
-    TRY(durations_resolve(root, request->text, request->start_ms, request->end_ms, result->step_ms, error));
+    TRY(durations_resolve(root, request->start_ms, request->end_ms, result->step_ms, error));
     invariant_mark(root);
     eval.seed = rand_seed_from_system();
     TRY(eval_tick(&eval));
     TRY(result_evaluate(&eval, root, result));
     TRY(result_finish(&eval, result));
-    result->stats.samples_total = eval.samples_total;
+    result->stats.samples_total = eval.samples_queried;
+    result->stats.samples_read = eval.samples_read;
     result->stats.samples_peak = eval.samples_peak;
     result->stats.duration_ns = clock_monotonic_ns(clock) - begun_ns;
     *out = result;

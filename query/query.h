@@ -84,7 +84,8 @@ size_t query_result_infos(const struct query_result *result, const char *const *
 
 /* What the query read, for `stats`. */
 struct query_stats {
-    uint64_t samples_total; /* totalQueryableSamples */
+    uint64_t samples_total; /* totalQueryableSamples: those that each step looked at */
+    uint64_t samples_read;  /* from storage, each once */
     uint64_t samples_peak;
     uint64_t duration_ns;
 };

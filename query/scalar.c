@@ -103,7 +103,7 @@ static int scalar_call(struct eval *eval, struct ast *ast, struct grid grid, dou
         value = (double)eval->request->end_ms / 1000;
         break;
     case FUNCTION_RANGE:
-        value = (double)(eval->request->end_ms - eval->request->start_ms) / 1000;
+        value = ((double)eval->request->end_ms - (double)eval->request->start_ms) / 1000;
         break;
     case FUNCTION_STEP:
         value = eval->request->range ? (double)eval->request->step_ms / 1000 : 0;

@@ -65,6 +65,7 @@ static void selector_column(struct selector *selector) {
                                : newest_find(selector, time, &at, &selector->values[i]))
             bits_set(selector->present, i);
     }
+    selector->base.eval->samples_queried += bits_count(selector->present, grid->count);
     if (selector->is_fixed && grid->count > 0 && bits_get(selector->present, 0)) {
         bits_fill(selector->present, grid->count);
         for (size_t i = 1; i < grid->count; i++)

@@ -13,11 +13,13 @@ struct sort {
     struct sort_entry *entries;
     size_t count, at;
     uint64_t present;
+    size_t compared;
+    int status; /* negative: stopped while sorting */
 };
 
 struct sort_entry {
     struct kept_series series;
-    const struct sort *sort;
+    struct sort *sort;
 };
 
 static int value_order(double a, double b, bool descending) {
@@ -72,6 +74,10 @@ static int entry_order(const void *left, const void *right) {
         return value_order(a->series.column.values[0], b->series.column.values[0], id == FUNCTION_SORT_DESC);
     int order = 0;
     for (size_t i = 1; i < call->call.arg_count && order == 0; i++) {
+        if ((a->sort->compared++ & 0xffff) == 0 && a->sort->status >= 0)
+            a->sort->status = eval_check(a->sort->base.eval);
+        if (a->sort->status < 0)
+            return 0; /* come to an end */
         struct slice name = ast_unparen(call->call.args[i])->string;
         order = natural_order(labels_get(a->series.labels, a->series.label_count, name),
                               labels_get(b->series.labels, b->series.label_count, name));
@@ -96,10 +102,11 @@ static int sort_read(struct sort *sort) {
         TRY(series_keep(sort->base.eval, &sort->base.grid, &series, &grown[sort->count].series));
         sort->count++;
     }
-    if (status == STATUS_END)
-        status = STATUS_OK;
+    if (status < 0)
+        return status;
     if (sort->count > 0)
         qsort(sort->entries, sort->count, sizeof *sort->entries, entry_order);
+    status = sort->status;
 out:
     return status;
 }

@@ -539,6 +539,7 @@ static int windows_slide(struct range_call *call) {
         if (window.status < 0)
             return window.status;
         work += window.high - window.low;
+        call->base.eval->samples_queried += window.high - window.low;
         if (work > WINDOW_WORK_MAX) {
             status = eval_check(call->base.eval);
             if (status < 0)

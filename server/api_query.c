@@ -34,7 +34,7 @@ static void stats_append(struct buf *out, const struct query_context *context) {
         "\"innerEvalTime\":%.9f,\"execQueueTime\":%.9f,\"execTotalTime\":%.9f},"
         "\"samples\":{\"totalQueryableSamples\":%llu,\"samplesRead\":%llu,\"peakSamples\":%llu}}",
         run_s, run_s, queue_s, run_s + queue_s, (unsigned long long)stats.samples_total,
-        (unsigned long long)stats.samples_total, (unsigned long long)stats.samples_peak);
+        (unsigned long long)stats.samples_read, (unsigned long long)stats.samples_peak);
 }
 
 static bool slice_append(struct query_context *context, struct buf *out) {
@@ -206,6 +206,7 @@ static void query_handle(struct exchange *exchange, bool range) {
     struct query_request *request = &context->request;
     request->range = range;
     request->canceled = &exchange->gone;
+    request->delayed_name_removal = exchange->server->config->delayed_name_removal;
     if (!api_params(exchange, &params) || !api_limit(exchange, &params, &request->series_limit))
         goto refused;
     if (range && !range_params(exchange, &params, request))

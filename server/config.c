@@ -121,11 +121,6 @@ static bool io_parse(const char *text, enum io_backend *out) {
     return true;
 }
 
-static bool switch_parse(const char *text, bool *out) {
-    *out = strcmp(text, "true") == 0;
-    return *out || strcmp(text, "false") == 0;
-}
-
 static bool option_set(struct config *config, const struct option *option, const char *text) {
     void *field = (char *)config + option->offset;
     switch (option->kind) {
@@ -138,12 +133,13 @@ static bool option_set(struct config *config, const struct option *option, const
         return config_duration_parse(text, field);
     case OPTION_COUNT:
         return config_count_parse(text, field);
-    case OPTION_SWITCH:
-        return switch_parse(text, field);
     case OPTION_LEVEL:
         return log_level_parse(text, field);
     case OPTION_FORMAT:
         return log_format_parse(text, field);
+    case OPTION_SWITCH:
+        *(bool *)field = strcmp(text, "true") == 0;
+        return *(bool *)field || strcmp(text, "false") == 0;
     }
     return false;
 }
@@ -214,7 +210,7 @@ static int serve_parse(int argc, char **argv, struct config *config, enum config
         values = option != NULL ? option->values : limit_values(info);
         const char *flag = option != NULL ? option->flag : info->flag;
         if (value == NULL && option != NULL && option->kind == OPTION_SWITCH)
-            value = "true";
+            value = "true"; /* its value can only be joined to it */
         if (value == NULL && ++i < argc)
             value = argv[i];
         if (value == NULL)
@@ -296,9 +292,10 @@ void config_serve_help_print(struct buf *out) {
     const struct limit_info *infos = limits_info(&count);
     buf_append_str(out, "tidalite serve: run the server until SIGTERM or SIGINT.\n\n");
     for (size_t i = 0; i < OPTION_COUNT_OF; i++)
-        buf_printf(out, "  %s%s%s\n        %s (default %s)\n", options[i].flag,
-                   options[i].values[0] != '\0' ? " " : "", options[i].values, options[i].help,
-                   options[i].value_default);
+        buf_printf(out,
+                   options[i].kind == OPTION_SWITCH ? "  %s[=%s]\n        %s (default %s)\n"
+                                                    : "  %s %s\n        %s (default %s)\n",
+                   options[i].flag, options[i].values, options[i].help, options[i].value_default);
     buf_append_str(out, "\nLimits, and what happens where they are reached:\n\n");
     for (uint64_t i = 0; i < count; i++) {
         if (infos[i].flag[0] == 0)
@@ -324,11 +321,11 @@ static void option_text(const struct config *config, const struct option *option
     case OPTION_IO:
         text = backends[config->io];
         break;
-    case OPTION_SWITCH:
-        text = config->enable_admin_api ? "true" : "false";
-        break;
     case OPTION_LEVEL:
         text = levels[config->log_level];
+        break;
+    case OPTION_SWITCH:
+        text = *(const bool *)field ? "true" : "false";
         break;
     case OPTION_FORMAT:
         text = config->log_format == LOG_FORMAT_JSON ? "json" : "logfmt";

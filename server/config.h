@@ -1,5 +1,6 @@
 /* config.h: the command line → struct config. Flags come from two tables: config.def, and the limits that
- * have a flag (base/limits.def). Values are `--flag value` or `--flag=value`. */
+ * have a flag (base/limits.def). Values are `--flag value` or `--flag=value`;
+ * switches are `--flag` or `--flag=false`. */
 #ifndef TIDALITE_SERVER_CONFIG_H
 #define TIDALITE_SERVER_CONFIG_H
 
@@ -22,6 +23,7 @@ struct config {
     bool enable_admin_api;
     uint64_t self_scrape_ms;
     uint64_t loops;
+    bool delayed_name_removal;
     struct limits limits;
 };
 

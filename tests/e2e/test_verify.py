@@ -96,8 +96,8 @@ class VerifyTest(unittest.TestCase):
         self.assertIn("lock", err)
         code, out, _ = run("inspect", "wal", self.data)
         self.assertEqual(code, 0)
-        self.assertIn('{__name__="new", i="3"}', out)
-        self.assertIn('__name__="new",i="3"', out)
+        self.assertIn('new{i="3"}', out)
+        self.assertIn('{i="3",__name__="new"}', out)
         self.assertIn("20 samples", out)
 
     def test_damage(self):

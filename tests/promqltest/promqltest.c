@@ -1,13 +1,14 @@
 /* promqltest.c: runs Prometheus' .test scripts.
  *
- *     promqltest [--verbose] FILE|DIRECTORY...
+ *     promqltest [--verbose] [--head] FILE|DIRECTORY...
  *
  * A line for each evaluation that fails; the last line is "N passed, N failed, N skipped"; exit 1 if one
  * failed. An evaluation is skipped if it does not come out as expected and the data loaded for it holds what
  * can't be stored yet: native histograms or start timestamps. Nothing else is a reason, and there is no list.
  *
  * As in Prometheus, each instant query runs many times: with @ written to each of its selectors it has to
- * answer the same at other times, and as a range query its middle point has to be the same. */
+ * answer the same at other times, and as a range query its middle point has to be the same. And each script
+ * runs twice: with its data in the head, and (not so with --head) with its data in blocks. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,23 +20,34 @@
 #include "base/log.h"
 #include "query/functions.h"
 #include "query/parse.h"
+#include "query/print.h"
 #include "tests/promqltest/check.h"
 #include "tests/promqltest/script.h"
 #include "tests/promqltest/store.h"
 
 struct run {
     struct store store;
+    struct limits limits; /* of parsing */
     struct arena arena;   /* of a script */
     struct arena scratch; /* of an evaluation */
-    bool has_unstorable;  /* native histograms or start timestamps were loaded */
     bool load_failed;
     const char *file;
+    bool in_blocks;      /* this is the second run of the script */
+    const char **faults; /* of its commands in the first run; NULL: none */
     size_t passed, failed, skipped;
-    bool verbose;
+    bool verbose, head_only;
 };
 
 /* ---- load -----------------------------------------------------------------------------------------------
  */
+
+/* Does it hold native histograms or start timestamps? */
+static bool load_is_unstorable(const struct script_command *command) {
+    bool is = command->as_nhcb && command->series_count > 0;
+    for (size_t i = 0; i < command->series_count; i++)
+        is = is || command->series[i].is_start_times || command->series[i].has_histogram;
+    return is;
+}
 
 static void load_run(struct run *run, const struct script_command *command) {
     size_t count = 0;
@@ -43,9 +55,7 @@ static void load_run(struct run *run, const struct script_command *command) {
     ASSERT(list != NULL);
     for (size_t i = 0; i < command->series_count; i++) {
         const struct script_series *from = &command->series[i];
-        if (command->as_nhcb || from->is_start_times || from->has_histogram)
-            run->has_unstorable = true;
-        if (from->is_start_times || from->has_histogram)
+        if (from->is_start_times)
             continue;
         int64_t *times_ms = arena_alloc(&run->scratch, (from->value_count + 1) * sizeof *times_ms);
         double *values = arena_alloc(&run->scratch, (from->value_count + 1) * sizeof *values);
@@ -60,6 +70,8 @@ static void load_run(struct run *run, const struct script_command *command) {
         }
     }
     const char *fault = command->fault != NULL ? command->fault : store_write(&run->store, list, count);
+    if (run->in_blocks && fault == NULL && !store_flush(&run->store))
+        fault = "it did not go to blocks";
     if (fault != NULL)
         printf("%s:%zu: load: %s\n", run->file, command->line, fault);
     run->load_failed = run->load_failed || fault != NULL;
@@ -68,61 +80,45 @@ static void load_run(struct run *run, const struct script_command *command) {
 /* ---- @ written to every selector ------------------------------------------------------------------------
  */
 
-struct rewrite {
-    struct run *run;
-    struct buf text;
-    struct slice from;
-    size_t copied;
-    int64_t time_ms;
-    bool looks_at_time; /* some function does: the answer may differ at other times */
-    bool has_start_end; /* @ start(), @ end(): they would have to be replaced */
-};
-
-static void at_insert(struct rewrite *rewrite, size_t end) {
-    buf_append(&rewrite->text, rewrite->from.data + rewrite->copied, end - rewrite->copied);
-    buf_printf(&rewrite->text, " @ %.3f", (double)rewrite->time_ms / 1000);
-    rewrite->copied = end;
+static void shift_pin(struct ast_shift *shift, int64_t time_ms) {
+    if (shift->at == AT_TIME)
+        return;
+    shift->at = AT_TIME;
+    shift->at_ms = time_ms;
 }
 
-static void shift_rewrite(struct rewrite *rewrite, const struct ast_shift *shift, size_t end) {
-    if (shift->at == AT_NONE)
-        at_insert(rewrite, end);
-    rewrite->has_start_end = rewrite->has_start_end || shift->at == AT_START || shift->at == AT_END;
-}
-
-/* In the order of the text. */
-static void tree_rewrite(struct rewrite *rewrite, const struct ast *ast) {
+static void tree_pin(struct ast *ast, int64_t time_ms) {
     switch (ast->kind) {
     case AST_NUMBER:
     case AST_STRING:
         break;
     case AST_SELECTOR:
-        shift_rewrite(rewrite, &ast->selector.shift, ast->end);
+        shift_pin(&ast->selector.shift, time_ms);
         break;
     case AST_MATRIX:
-        shift_rewrite(rewrite, &ast->range.expr->selector.shift, ast->end);
+        shift_pin(&ast->range.expr->selector.shift, time_ms);
         break;
     case AST_SUBQUERY: /* what is below has the subquery's times */
-        shift_rewrite(rewrite, &ast->range.shift, ast->end);
+        shift_pin(&ast->range.shift, time_ms);
         break;
     case AST_UNARY:
-        tree_rewrite(rewrite, ast->unary.expr);
+        tree_pin(ast->unary.expr, time_ms);
         break;
     case AST_BINARY:
-        tree_rewrite(rewrite, ast->binary.left);
-        tree_rewrite(rewrite, ast->binary.right);
+        tree_pin(ast->binary.left, time_ms);
+        tree_pin(ast->binary.right, time_ms);
         break;
     case AST_AGGREGATE:
         if (ast->aggregate.param != NULL)
-            tree_rewrite(rewrite, ast->aggregate.param);
-        tree_rewrite(rewrite, ast->aggregate.expr);
+            tree_pin(ast->aggregate.param, time_ms);
+        tree_pin(ast->aggregate.expr, time_ms);
         break;
     case AST_CALL:
         for (size_t i = 0; i < ast->call.arg_count; i++)
-            tree_rewrite(rewrite, ast->call.args[i]);
+            tree_pin(ast->call.args[i], time_ms);
         break;
     case AST_PAREN:
-        tree_rewrite(rewrite, ast->paren);
+        tree_pin(ast->paren, time_ms);
         break;
     }
 }
@@ -164,19 +160,20 @@ static bool tree_looks_at_time(const struct ast *ast) {
     }
 }
 
-/* NULL if the query can't be pinned. */
+/* The query with @ everywhere, printed; NULL if its answer depends on when it is asked all the same. */
 static const char *text_pinned(struct run *run, const char *text, int64_t time_ms) {
     struct query_error error;
     struct parse_result parsed = {0};
     const char *pinned = NULL;
     ASSERT(query_parse(slice_str(text), &run->store.limits, &run->scratch, &error, &parsed) == STATUS_OK);
-    struct rewrite rewrite = {.run = run, .from = slice_str(text), .time_ms = time_ms};
-    buf_init(&rewrite.text);
-    tree_rewrite(&rewrite, parsed.root);
-    buf_append(&rewrite.text, rewrite.from.data + rewrite.copied, rewrite.from.len - rewrite.copied);
-    if (!tree_looks_at_time(parsed.root) && !rewrite.has_start_end)
-        pinned = arena_str(&run->scratch, buf_slice(&rewrite.text));
-    buf_release(&rewrite.text);
+    if (!tree_looks_at_time(parsed.root)) {
+        struct buf printed;
+        buf_init(&printed);
+        tree_pin(parsed.root, time_ms);
+        ast_print(parsed.root, &printed);
+        pinned = arena_str(&run->scratch, buf_slice(&printed));
+        buf_release(&printed);
+    }
     parse_regexes_release(&parsed.regexes);
     return pinned;
 }
@@ -248,7 +245,8 @@ static const char *eval_check(struct run *run, const struct script_eval *eval) {
     return fault;
 }
 
-static void eval_run(struct run *run, const struct script_command *command) {
+/* NULL, or what is wrong. */
+static const char *eval_run(struct run *run, const struct script_command *command) {
     const struct script_eval *eval = &command->eval;
     const char *fault = command->fault;
     if (fault == NULL)
@@ -259,12 +257,26 @@ static void eval_run(struct run *run, const struct script_command *command) {
         if (eval->series[i].has_histogram)
             fault = "a native histogram is expected";
     }
-    bool skip = fault != NULL && command->fault == NULL && run->has_unstorable;
-    run->passed += fault == NULL;
-    run->skipped += skip;
-    run->failed += fault != NULL && !skip;
-    if (fault != NULL && (!skip || run->verbose))
-        printf("%s:%zu: %s: %s\n", run->file, command->line, skip ? "skipped" : "failed", fault);
+    return fault;
+}
+
+/* Passed, failed, or, because of the data loaded before it, skipped. */
+static void script_count(struct run *run, const struct script *script) {
+    bool has_unstorable = false;
+    for (size_t i = 0; i < script->count; i++) {
+        const struct script_command *command = &script->commands[i];
+        const char *fault = command->kind == SCRIPT_FAULT ? command->fault : run->faults[i];
+        if (command->kind == SCRIPT_CLEAR)
+            has_unstorable = false;
+        if (command->kind == SCRIPT_LOAD)
+            has_unstorable = has_unstorable || load_is_unstorable(command);
+        bool skip = fault != NULL && command->fault == NULL && has_unstorable;
+        run->passed += command->kind == SCRIPT_EVAL && fault == NULL;
+        run->skipped += skip;
+        run->failed += fault != NULL && !skip;
+        if (fault != NULL && (!skip || run->verbose))
+            printf("%s:%zu: %s: %s\n", run->file, command->line, skip ? "skipped" : "failed", fault);
+    }
 }
 
 /* ---- Scripts --------------------------------------------------------------------------------------------
@@ -284,6 +296,36 @@ static char *file_read(const char *path, struct arena *arena) {
     return text;
 }
 
+static void script_run(struct run *run, const struct script *script, bool in_blocks) {
+    run->in_blocks = in_blocks;
+    run->load_failed = false;
+    store_open(&run->store);
+    for (size_t i = 0; i < script->count; i++) {
+        const struct script_command *command = &script->commands[i];
+        arena_reset(&run->scratch);
+        switch (command->kind) {
+        case SCRIPT_CLEAR:
+            store_clear(&run->store);
+            run->load_failed = false;
+            break;
+        case SCRIPT_LOAD:
+            load_run(run, command);
+            break;
+        case SCRIPT_EVAL: {
+            const char *fault = run->faults[i] == NULL ? eval_run(run, command) : NULL;
+            if (!in_blocks)
+                run->faults[i] = fault == NULL ? NULL : arena_str(&run->arena, slice_str(fault));
+            else if (run->faults[i] == NULL && fault != NULL)
+                run->faults[i] = arena_printf(&run->arena, "with its data in blocks: %s", fault);
+            break;
+        }
+        case SCRIPT_FAULT:
+            break;
+        }
+    }
+    store_close(&run->store);
+}
+
 static void file_run(struct run *run, const char *path) {
     size_t passed = run->passed, failed = run->failed, skipped = run->skipped;
     struct script script;
@@ -296,30 +338,13 @@ static void file_run(struct run *run, const char *path) {
         run->failed++;
         return;
     }
-    run->has_unstorable = run->load_failed = false;
-    store_open(&run->store);
-    script_parse(text, &run->store.limits, &run->arena, &script);
-    for (size_t i = 0; i < script.count; i++) {
-        const struct script_command *command = &script.commands[i];
-        arena_reset(&run->scratch);
-        switch (command->kind) {
-        case SCRIPT_CLEAR:
-            store_clear(&run->store);
-            run->has_unstorable = run->load_failed = false;
-            break;
-        case SCRIPT_LOAD:
-            load_run(run, command);
-            break;
-        case SCRIPT_EVAL:
-            eval_run(run, command);
-            break;
-        case SCRIPT_FAULT:
-            printf("%s:%zu: %s\n", run->file, command->line, command->fault);
-            run->failed++;
-            break;
-        }
-    }
-    store_close(&run->store);
+    script_parse(text, &run->limits, &run->arena, &script);
+    run->faults = arena_zalloc(&run->arena, (script.count + 1) * sizeof *run->faults);
+    ASSERT(run->faults != NULL);
+    script_run(run, &script, false);
+    if (!run->head_only)
+        script_run(run, &script, true);
+    script_count(run, &script);
     printf("%-28s %4zu passed, %zu failed, %zu skipped\n", run->file, run->passed - passed,
            run->failed - failed, run->skipped - skipped);
 }
@@ -355,12 +380,15 @@ int main(int argc, char **argv) {
     struct run run = {0};
     size_t files = 0;
     log_setup(LOG_ERROR, LOG_FORMAT_LOGFMT, 2);
+    limits_init(&run.limits);
     arena_init(&run.arena, 1 << 20, 0);
     arena_init(&run.scratch, 1 << 20, 0);
     for (int i = 1; i < argc; i++) {
         struct stat st;
         if (strcmp(argv[i], "--verbose") == 0) {
             run.verbose = true;
+        } else if (strcmp(argv[i], "--head") == 0) {
+            run.head_only = true;
         } else if (stat(argv[i], &st) == 0 && S_ISDIR(st.st_mode)) {
             files += folder_run(&run, argv[i]);
         } else if (stat(argv[i], &st) == 0 || i + 1 < argc || files > 0) {

@@ -174,6 +174,25 @@ static bool token_expand(struct reader *reader, const char *p, struct values *va
     return *p == 0;
 }
 
+/* {{…}}, {{…}}xN, {{…}}+{{…}}xN: can't be stored yet, so there is nothing at those times. */
+static bool histograms_skip(struct reader *reader, const char **p, struct values *values) {
+    size_t times = 0;
+    do {
+        const char *end = strstr(*p, "}}");
+        if (end == NULL)
+            return false;
+        *p = end + 2;
+    } while ((**p == '+' || **p == '-') && starts(++*p, "{{"));
+    if (**p == 'x') {
+        ++*p;
+        if (!times_read(p, &times))
+            return false;
+    }
+    for (size_t i = 0; i <= times; i++)
+        value_push(reader, values, false, 0);
+    return true;
+}
+
 static const char *series_parse(struct reader *reader, const char *line, struct script_series *series) {
     *series = (struct script_series){0};
     size_t end = description_end(line);
@@ -185,12 +204,14 @@ static const char *series_parse(struct reader *reader, const char *line, struct 
     const char *fault = labels_parse(reader, name, series);
     if (fault != NULL || series->is_start_times)
         return fault;
-    if (strstr(line + end, "{{") != NULL) {
-        series->has_histogram = true;
-        return NULL;
-    }
     struct values values = {0};
     for (const char *p = skip_space(line + end); *p != 0; p = skip_space(p)) {
+        if (starts(p, "{{")) {
+            series->has_histogram = true;
+            if (!histograms_skip(reader, &p, &values))
+                return "a native histogram that does not end";
+            continue;
+        }
         size_t len = strcspn(p, " \t");
         char *token = need(arena_str(reader->arena, slice_of(p, len)));
         if (!token_expand(reader, token, &values))

@@ -20,7 +20,7 @@ struct script_series {
     struct script_value *values;
     size_t value_count;
     bool is_start_times; /* series@st */
-    bool has_histogram;  /* some value is a native histogram: `values` is empty */
+    bool has_histogram;  /* some are native histograms: missing in `values` */
 };
 
 /* What an evaluation may say beside its result: `pattern` is "msg:…", "regex:…", or NULL for anything. */

@@ -19,6 +19,9 @@ void store_open(struct store *store) {
     struct error_detail detail = {0};
     memset(store, 0, sizeof *store);
     limits_init(&store->limits);
+    store->limits.retention_ms = 0;              /* time passes quickly here */
+    store->limits.log_segment_bytes = 512 << 10; /* filled with zeros at each clear */
+    store->limits.log_group_bytes_max = 256 << 10;
     store->clock = (struct clock){store_wall_ms, store_monotonic_ns, store};
     ASSERT(io_sim_open(1, &store->io) == STATUS_OK);
     const struct storage_options options = {
@@ -90,4 +93,16 @@ const char *store_write(struct store *store, const struct store_series *series, 
         first = first == NULL ? fault : first;
     }
     return first;
+}
+
+bool store_flush(struct store *store) {
+    store->now_ms += 12 * 3600 * 1000;
+    for (int i = 0; i < 100000; i++) {
+        bool more = storage_maintain(store->storage, store->now_ms);
+        more = storage_step(store->storage, store->now_ms) || more;
+        if (!more)
+            return true;
+        io_sim_advance_ns(store->io, 1000000);
+    }
+    return false;
 }

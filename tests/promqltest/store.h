@@ -32,4 +32,7 @@ struct store_series {
 };
 const char *store_write(struct store *store, const struct store_series *series, size_t count);
 
+/* Lets time pass until all of it is in blocks; false if that does not come about. */
+bool store_flush(struct store *store);
+
 #endif

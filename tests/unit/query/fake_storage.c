@@ -16,6 +16,7 @@ struct fake_series {
 struct storage {
     struct fake_series **series;
     size_t count;
+    uint64_t damaged;
 };
 
 struct storage_selection {
@@ -44,6 +45,10 @@ void fake_storage_clear(struct storage *storage) {
     mem_free(storage->series);
     storage->series = NULL;
     storage->count = 0;
+}
+
+void fake_storage_damage(struct storage *storage, uint64_t pieces) {
+    storage->damaged = pieces;
 }
 
 void fake_storage_free(struct storage *storage) {
@@ -175,6 +180,10 @@ struct slice selection_label(const struct storage_selection *selection, size_t i
             return series->labels[k].value;
     }
     return slice_of(NULL, 0);
+}
+
+uint64_t selection_damaged(const struct storage_selection *selection) {
+    return selection->storage->damaged;
 }
 
 uint64_t selection_series_id(const struct storage_selection *selection, size_t index) {

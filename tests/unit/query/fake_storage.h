@@ -20,4 +20,7 @@ void fake_storage_add(struct storage *storage, size_t series, int64_t time_ms, d
 /* Takes the series' samples away. */
 void fake_storage_empty(struct storage *storage, size_t series);
 
+/* What selection_damaged tells from now on. */
+void fake_storage_damage(struct storage *storage, uint64_t pieces);
+
 #endif

@@ -71,6 +71,7 @@ static void test_serve(void **state) {
     assert_int_equal(config.self_scrape_ms, 0);
     assert_int_equal(config.log_level, LOG_INFO);
     assert_int_equal(config.limits.connections_max, 512);
+    assert_false(config.delayed_name_removal);
 
     assert_false(config.enable_admin_api);
     char *admin[] = {"tidalite", "serve", "--enable-admin-api", "--listen", ":80", NULL};
@@ -101,6 +102,7 @@ static void test_serve(void **state) {
                     "--loops",
                     "3",
                     "--cors-origin=",
+                    "--promql-delayed-name-removal",
                     "--body-bytes-max",
                     "8MiB",
                     NULL};
@@ -116,6 +118,10 @@ static void test_serve(void **state) {
     assert_int_equal(config.limits.query_samples_max, 50000000);
     assert_int_equal(config.limits.body_bytes_max, 8 << 20);
     assert_int_equal(config.loops, 3);
+    assert_true(config.delayed_name_removal);
+    full[18] = "--promql-delayed-name-removal=false";
+    assert_int_equal(parse(full, &config, &action, &detail), STATUS_OK);
+    assert_false(config.delayed_name_removal);
 }
 
 static void test_actions(void **state) {
