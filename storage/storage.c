@@ -350,6 +350,7 @@ void storage_close(struct storage *storage) {
         storage__finish(storage);
         wal_close(storage->wal);
     }
+    storage__scrub_close(storage);
     storage__clean_close(storage);
     storage__maintain_free(storage);
     storage__version_close(storage);

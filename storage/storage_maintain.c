@@ -382,7 +382,7 @@ static bool job_choose(struct storage *storage, int64_t now_ms) {
     if (!storage__deletes_proven(storage))
         return false; /* what the next start may not find must not be left out of a block */
     if (!cut_due(storage, now_ms) && !late_due(storage, now_ms))
-        return storage__clean_step(storage, now_ms);
+        return storage__clean_step(storage, now_ms) || storage__scrub_step(storage, now_ms);
     m->started_ns = clock_monotonic_ns(storage->options.clock);
     ask(m, PHASE_BEGIN);
     return true;

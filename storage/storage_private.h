@@ -147,6 +147,14 @@ struct clean;
 bool storage__clean_step(struct storage *storage, int64_t now_ms);
 void storage__clean_close(struct storage *storage);
 
+/* ---- Reading all blocks now and then, to find damage (storage_scrub.c) ---- */
+
+struct scrub;
+
+/* A slice of it, if it is time. The maintaining thread. False: it never is in a hurry. */
+bool storage__scrub_step(struct storage *storage, int64_t now_ms);
+void storage__scrub_close(struct storage *storage);
+
 /* ---- Chunks of samples (storage_encode.c) ---- */
 
 /* One series' chunks, to be given to a block writer. Zero it first. */
@@ -213,6 +221,7 @@ struct storage {
     struct manifest manifest;
     struct maintain *maintain;
     struct clean *clean;
+    struct scrub *scrub;
     int64_t deletes_retry_at_ms;
 
     /* The queue: any thread puts in, the storage thread takes all. */

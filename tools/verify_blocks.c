@@ -83,7 +83,10 @@ static int block_check_one(struct verify *verify, const struct manifest_block *i
         return status;
     meta_check(&check, block_meta(block), info);
     status = verify_steps(&check, block, from, share);
-    if (status == STATUS_OK && verify->repair && check.findings > check.in_chunks) {
+    /* With damage in `chunks` the index may be what still knows the labels: it stays, if it is whole itself.
+     */
+    bool index_only = check.in_chunks == 0 || block_index_rebuilt(block);
+    if (status == STATUS_OK && verify->repair && index_only && check.findings > check.in_chunks) {
         status = block_repair(block, detail);
         if (status == STATUS_OK)
             verify->repaired += check.findings - check.in_chunks;

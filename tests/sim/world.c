@@ -138,6 +138,8 @@ void world_init(struct world *world, uint64_t seed, unsigned faults, FILE *trace
     world->limits.late_ms_max = 1000u << rand_below(rand, 7);
     world->limits.late_bytes_max = 1000u << rand_below(rand, 10);
     world->limits.retention_ms = 0;
+    world->limits.scrub_bytes_per_s = (uint64_t)1 << (20 + rand_below(rand, 8));
+    world->limits.scrub_pass_ms = 500u << rand_below(rand, 8);
     world->limits.deletes_max = 2u << rand_below(rand, 5);
     world->series_count = 2 + (uint32_t)rand_below(rand, WORLD_SERIES_MAX - 1);
     buf_init(&world->labels);
