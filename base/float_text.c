@@ -45,7 +45,7 @@ static size_t decimal_len(uint64_t v) {
 
 /* Eight digits of v < 10^8 as eight bytes from 0 to 9, the first in the lowest: halves, then quarters, then
  * digits side by side, each division by a multiplication. */
-static uint64_t digits8(uint32_t v) {
+static inline uint64_t digits8(uint32_t v) {
     uint64_t fours = v / 10000 | (uint64_t)(v % 10000) << 32;
     uint64_t hundreds = (fours * 10486 >> 20) & UINT64_C(0x0000007f0000007f);
     uint64_t twos = hundreds | (fours - 100 * hundreds) << 16;
@@ -151,7 +151,7 @@ static uint64_t shortest_find(double v, int *k_out) {
     return s + ((s_in ^ next_in) ? next_in : nearer_next);
 }
 
-static struct digits digits_find(double v) {
+static inline struct digits digits_find(double v) {
     int k;
     uint64_t d = shortest_find(v, &k);
     while (d < 10000000000000000) { /* once for most, more often for subnormal ones */
@@ -188,8 +188,14 @@ static char *all_place(char *p, const struct digits *digits) {
 /* A point and what stands behind the first `whole` digits, 1 <= whole < count. */
 static char *behind_place(char *p, const struct digits *digits, unsigned whole) {
     *p = '.';
-    store16(p + 1,
-            (digits->front >> 8 * (whole - 1)) >> 8 | (unsigned __int128)digits->last << 8 * (16 - whole));
+    uint64_t low = (uint64_t)digits->front, high = (uint64_t)(digits->front >> 64), last = digits->last;
+    if (whole < 8) {
+        uint64_t parts[2] = {low >> 8 * whole | high << (64 - 8 * whole),
+                             high >> 8 * whole | last << (64 - 8 * whole)};
+        memcpy(p + 1, parts, 16);
+    } else {
+        store16(p + 1, (digits->front >> 8 * (whole - 1)) >> 8 | (unsigned __int128)last << 8 * (16 - whole));
+    }
     return p + 1 + digits->count - whole;
 }
 
@@ -245,13 +251,14 @@ static char *integer_place(char *p, uint64_t m) {
  * are found with less. If m / 1000, which is rounded correctly, is v, and m has at most 15 digits, then m's
  * digits read back as v, and no others of at most 15 do: two such decimals are never the same double. NULL:
  * it is another value. */
-static char *short_place(char *p, double v) {
-    uint64_t m = (uint64_t)v;
-    if ((double)m == v)
-        return integer_place(p, m);
-    m = (uint64_t)(v * 1e3 + 0.5);
-    if (m >= 1000000000000000 || (double)m / 1e3 != v)
+static inline char *short_place(char *p, double v) {
+    int64_t whole = (int64_t)v; /* signed: what the processor converts in one step */
+    if ((double)whole == v)
+        return integer_place(p, (uint64_t)whole);
+    whole = (int64_t)(v * 1e3 + 0.5);
+    if (whole >= 1000000000000000 || (double)whole / 1e3 != v)
         return NULL;
+    uint64_t m = (uint64_t)whole;
     unsigned fraction = (unsigned)(m % 1000);
     p = integer_place(p, m / 1000);
     const char text[4] = {'.', (char)('0' + fraction / 100), (char)('0' + fraction / 10 % 10),
@@ -261,20 +268,16 @@ static char *short_place(char *p, double v) {
 }
 
 /* The exponent form is taken where the decimal exponent is below `low` or at least `high`. */
-static size_t print(double v, int low, int high, char *out) {
-    char *p = out;
-    if (!isfinite(v)) {
+static inline size_t print(double v, int low, int high, char *out) {
+    uint64_t bits = double_bits(v), size = bits & INT64_MAX;
+    if (size >= UINT64_C(0x7ff) << 52) {
         memcpy(out, isnan(v) ? "NaN" : v > 0 ? "+Inf" : "-Inf", 4);
         return isnan(v) ? 3 : 4;
     }
-    if (signbit(v)) {
-        *p++ = '-';
-        v = -v;
-    }
-    if (v == 0) {
-        *p++ = '0';
-        return (size_t)(p - out);
-    }
+    char *p = out;
+    *p = '-'; /* overwritten if there is no sign */
+    p += bits >> 63;
+    v = bits_double(size);
     if (v < DOUBLE_INT_MAX && (high > 15 || v < 1e5)) {
         char *end = short_place(p, v);
         if (end != NULL)

@@ -81,19 +81,24 @@ int eval_no_room(struct eval *eval) {
     return STATUS_NO_MEMORY;
 }
 
-int eval_check(struct eval *eval) {
+int eval_stop_status(const struct eval *eval) {
     const atomic_bool *canceled = eval->request->canceled;
-    if (canceled != NULL && atomic_load_explicit(canceled, memory_order_relaxed)) {
-        eval->error->type = QUERY_ERROR_CANCELED;
-        snprintf(eval->error->text, sizeof eval->error->text, "query was canceled in expression evaluation");
+    if (canceled != NULL && atomic_load_explicit(canceled, memory_order_relaxed))
         return STATUS_CANCELLED;
-    }
-    if (clock_monotonic_ns(eval->clock) >= eval->deadline_ns) {
-        eval->error->type = QUERY_ERROR_TIMEOUT;
-        snprintf(eval->error->text, sizeof eval->error->text, "query timed out in expression evaluation");
-        return STATUS_TIMEOUT;
-    }
-    return STATUS_OK;
+    return clock_monotonic_ns(eval->clock) >= eval->deadline_ns ? STATUS_TIMEOUT : STATUS_OK;
+}
+
+int eval_stop(struct eval *eval, int status) {
+    bool canceled = status == STATUS_CANCELLED;
+    eval->error->type = canceled ? QUERY_ERROR_CANCELED : QUERY_ERROR_TIMEOUT;
+    snprintf(eval->error->text, sizeof eval->error->text, "query %s in expression evaluation",
+             canceled ? "was canceled" : "timed out");
+    return status;
+}
+
+int eval_check(struct eval *eval) {
+    int status = eval_stop_status(eval);
+    return status < 0 ? eval_stop(eval, status) : STATUS_OK;
 }
 
 int eval_samples_check(struct eval *eval, uint64_t count) {

@@ -120,6 +120,12 @@ int eval_no_room(struct eval *eval);
 
 /* Deadline and cancellation: now, and every few calls. */
 int eval_check(struct eval *eval);
+
+/* Its two halves. eval_stop_status may be called from any thread: STATUS_OK, CANCELLED or TIMEOUT; eval_stop
+ * fills the error for one of these, and returns it. */
+int eval_stop_status(const struct eval *eval);
+int eval_stop(struct eval *eval, int status);
+
 static inline int eval_tick(struct eval *eval) {
     return (eval->ticks++ & 15) == 0 ? eval_check(eval) : STATUS_OK;
 }

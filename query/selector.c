@@ -3,27 +3,23 @@
 #include "query/eval.h"
 
 #include "base/bytes.h"
+#include "query/parallel.h"
 
 struct selector {
     struct eval_node base;
-    struct storage_selection *selection;
-    size_t index;
+    struct column_reader reader;
     int64_t offset_ms;
     int64_t lookback_ms;
     bool is_fixed;
     bool timestamps; /* the samples' times instead of their values */
     bool smoothed;   /* between samples: a line through both neighbours */
     int64_t fixed_ms;
-    int64_t time_min_ms, time_max_ms;
-    struct sample_columns columns;
     struct label *labels;
-    double *values;
-    uint64_t *present;
 };
 
 /* The newest sample in (time - lookback, time], if it is no stale marker. */
-static bool newest_find(const struct selector *selector, int64_t time, size_t *at, double *out) {
-    const struct sample_columns *columns = &selector->columns;
+static bool newest_find(const struct selector *selector, const struct sample_columns *columns, int64_t time,
+                        size_t *at, double *out) {
     while (*at < columns->count && columns->times_ms[*at] <= time)
         (*at)++; /* samples [0, at) are not later than the step */
     if (*at == 0 || columns->times_ms[*at - 1] <= time - selector->lookback_ms)
@@ -37,8 +33,8 @@ static bool newest_find(const struct selector *selector, int64_t time, size_t *a
 
 /* The sample at the time itself, else the point on the line between the neighbours, both within lookback;
  * with none behind, the one before. Stale markers are gone already. */
-static bool smoothed_find(const struct selector *selector, int64_t time, size_t *at, double *out) {
-    const struct sample_columns *columns = &selector->columns;
+static bool smoothed_find(const struct selector *selector, const struct sample_columns *columns, int64_t time,
+                          size_t *at, double *out) {
     while (*at < columns->count && columns->times_ms[*at] < time)
         (*at)++;
     if (*at < columns->count && columns->times_ms[*at] == time) {
@@ -55,54 +51,38 @@ static bool smoothed_find(const struct selector *selector, int64_t time, size_t 
     return true;
 }
 
-static void selector_column(struct selector *selector) {
+static void selector_column(void *context, struct column_worker *worker, struct column_slot *slot) {
+    const struct selector *selector = context;
+    const struct sample_columns *columns = &worker->columns;
     const struct grid *grid = &selector->base.grid;
-    memset(selector->present, 0, bits_words(grid->count) * sizeof *selector->present);
     size_t at = 0, steps = selector->is_fixed ? 1 : grid->count;
     for (size_t i = 0; i < steps; i++) {
         int64_t time = (selector->is_fixed ? selector->fixed_ms : grid_time(grid, i)) - selector->offset_ms;
-        if (selector->smoothed ? smoothed_find(selector, time, &at, &selector->values[i])
-                               : newest_find(selector, time, &at, &selector->values[i]))
-            bits_set(selector->present, i);
+        if (selector->smoothed ? smoothed_find(selector, columns, time, &at, &slot->values[i])
+                               : newest_find(selector, columns, time, &at, &slot->values[i]))
+            bits_set(slot->present, i);
     }
-    selector->base.eval->samples_queried += bits_count(selector->present, grid->count);
-    if (selector->is_fixed && grid->count > 0 && bits_get(selector->present, 0)) {
-        bits_fill(selector->present, grid->count);
+    slot->queried = bits_count(slot->present, grid->count);
+    if (selector->is_fixed && grid->count > 0 && bits_get(slot->present, 0)) {
+        bits_fill(slot->present, grid->count);
         for (size_t i = 1; i < grid->count; i++)
-            selector->values[i] = selector->values[0];
+            slot->values[i] = slot->values[0];
     }
 }
 
 static int selector_next(struct eval_node *node, struct eval_series *out) {
     struct selector *selector = (struct selector *)node;
-    while (selector->index < selection_series_count(selector->selection)) {
-        size_t index = selector->index++;
-        int status = series_read(node->eval, selector->selection, index, selector->time_min_ms,
-                                 selector->time_max_ms, &selector->columns);
-        if (status < 0)
-            return status;
-        if (selector->smoothed)
-            stale_drop(&selector->columns);
-        if (selector->columns.count == 0)
-            continue;
-        selector_column(selector);
-        if (!bits_any(selector->present, node->grid.count))
-            continue;
-        out->labels = selector->labels;
-        out->label_count = selection_labels(selector->selection, index, selector->labels);
-        out->values = selector->values;
-        out->present = selector->present;
-        out->drop_name = false;
-        return STATUS_OK;
-    }
-    return STATUS_END;
+    struct column_slot *slot;
+    int status = column_reader_next(&selector->reader, &slot);
+    if (status != STATUS_OK)
+        return status;
+    size_t label_count = selection_labels(selector->reader.selection, slot->index, selector->labels);
+    *out = (struct eval_series){selector->labels, label_count, slot->values, slot->present, false};
+    return STATUS_OK;
 }
 
 static void selector_release(struct eval_node *node) {
-    struct selector *selector = (struct selector *)node;
-    if (selector->selection != NULL)
-        selection_close(selector->selection);
-    sample_columns_release(&selector->columns);
+    column_reader_close(&((struct selector *)node)->reader);
 }
 
 int selector_node(struct eval *eval, struct ast *ast, struct grid grid, bool timestamps,
@@ -119,17 +99,21 @@ int selector_node(struct eval *eval, struct ast *ast, struct grid grid, bool tim
     selector->is_fixed = shift_fixed(eval, &ast->selector.shift, &selector->fixed_ms);
     int64_t first = selector->is_fixed ? selector->fixed_ms : grid.start_ms;
     int64_t last = selector->is_fixed ? selector->fixed_ms : grid_last(&grid);
-    selector->time_min_ms = time_clamp(first - selector->offset_ms - selector->lookback_ms + 1);
-    selector->time_max_ms =
+    struct column_reader *reader = &selector->reader;
+    reader->eval = eval;
+    reader->time_min_ms = time_clamp(first - selector->offset_ms - selector->lookback_ms + 1);
+    reader->time_max_ms =
         time_clamp(last - selector->offset_ms + (selector->smoothed ? selector->lookback_ms : 0));
+    reader->drop_stale = selector->smoothed;
+    reader->make = selector_column;
+    reader->context = selector;
     selector->base.unique_nameless = matchers_name_one(ast);
     selector->labels = eval_alloc(eval, (STORAGE_LABELS_MAX + 1) * sizeof(struct label));
-    selector->values = eval_alloc(eval, (grid.count + 1) * sizeof(double));
-    selector->present = eval_alloc(eval, (bits_words(grid.count) + 1) * 8);
-    if (selector->labels == NULL || selector->values == NULL || selector->present == NULL)
+    if (selector->labels == NULL)
         return eval_no_room(eval);
-    TRY(select_open(eval, ast->selector.matchers, ast->selector.matcher_count, selector->time_min_ms,
-                    selector->time_max_ms, &selector->selection));
+    TRY(select_open(eval, ast->selector.matchers, ast->selector.matcher_count, reader->time_min_ms,
+                    reader->time_max_ms, &reader->selection));
+    TRY(column_reader_open(reader, grid.count));
     *out = &selector->base;
 out:
     return status;

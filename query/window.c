@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "query/functions.h"
+#include "query/parallel.h"
 
 /* The samples [low, high) of a series, those in (start_ms, end_ms]. Lives for the whole series. */
 struct window {
@@ -472,50 +473,50 @@ struct range_call {
     window_fn function;
     bool keep_name;
     bool is_extended, smoothed;
-    double *a, *b; /* scalar arguments at every step, or NULL */
-    double *scratch;
-    size_t scratch_count;
-    double *values;
-    uint64_t *present;
+    double *a, *b;               /* scalar arguments at every step, or NULL */
+    struct column_reader reader; /* of a selector */
+    struct column_worker worker; /* of a subquery */
+    struct column_slot slot;
 };
 
 /* A window may hold millions of samples and most functions read all of them at every step: the clock is
  * looked at between. */
 #define WINDOW_WORK_MAX (1u << 20)
 
-static int scratch_reserve(struct range_call *call) {
-    size_t count = call->source.columns.count;
+static bool scratch_reserve(const struct range_call *call, struct column_worker *worker, size_t count) {
     enum function_id id = call->call->call.function->id;
-    if ((id != FUNCTION_QUANTILE_OVER_TIME && id != FUNCTION_MAD_OVER_TIME) || count <= call->scratch_count)
-        return STATUS_OK;
-    double *grown = mem_realloc(call->scratch, count * 2 * sizeof *grown);
+    if ((id != FUNCTION_QUANTILE_OVER_TIME && id != FUNCTION_MAD_OVER_TIME) || count <= worker->scratch_count)
+        return true;
+    double *grown = mem_realloc(worker->scratch, count * 2 * sizeof *grown);
     if (grown == NULL)
-        return eval_no_room(call->base.eval);
-    call->scratch = grown;
-    call->scratch_count = count * 2;
-    return STATUS_OK;
+        return false;
+    worker->scratch = grown;
+    worker->scratch_count = count * 2;
+    return true;
 }
 
-static int windows_slide(struct range_call *call) {
+/* All windows of one series. On any thread, unless the function says otherwise (speaks_up). */
+static void windows_slide(void *context, struct column_worker *worker, struct column_slot *slot) {
+    const struct range_call *call = context;
     const struct range_source *source = &call->source;
     const struct grid *grid = &call->base.grid;
-    const struct sample_columns *columns = &source->columns;
-    int status = scratch_reserve(call);
-    if (status < 0)
-        return status;
+    const struct sample_columns *columns = &worker->columns;
+    if (!scratch_reserve(call, worker, columns->count)) {
+        slot->status = STATUS_NO_MEMORY;
+        return;
+    }
     struct window window = {.eval = call->base.eval,
                             .call = call->call,
                             .times_ms = columns->times_ms,
                             .values = columns->values,
                             .range_s = (double)source->range_ms / 1000,
-                            .scratch = call->scratch,
+                            .scratch = worker->scratch,
                             .is_extended = call->is_extended,
                             .smoothed = call->smoothed};
-    memset(call->present, 0, bits_words(grid->count) * sizeof *call->present);
     /* With @ all windows are one; only arguments and the time of evaluation can make steps differ. */
     bool once = source->is_fixed && call->a == NULL;
     size_t steps = once && grid->count > 1 ? 1 : grid->count, work = 0;
-    for (size_t i = 0; i < steps; i++) {
+    for (size_t i = 0; i < steps && slot->status >= 0; i++) {
         window.eval_ms = grid_time(grid, i);
         window.end_ms = (source->is_fixed ? source->fixed_ms : window.eval_ms) - source->offset_ms;
         window.start_ms = window.end_ms - source->range_ms;
@@ -534,25 +535,59 @@ static int windows_slide(struct range_call *call) {
             window.a = call->a[i];
         if (call->b != NULL)
             window.b = call->b[i];
-        if (call->function(&window, &call->values[i]))
-            bits_set(call->present, i);
+        if (call->function(&window, &slot->values[i]))
+            bits_set(slot->present, i);
         if (window.status < 0)
-            return window.status;
+            slot->status = window.status;
         work += window.high - window.low;
-        call->base.eval->samples_queried += window.high - window.low;
-        if (work > WINDOW_WORK_MAX) {
-            status = eval_check(call->base.eval);
-            if (status < 0)
-                return status;
+        slot->queried += window.high - window.low;
+        if (work > WINDOW_WORK_MAX && slot->status >= 0) {
+            slot->status = eval_stop_status(call->base.eval);
             work = 0;
         }
     }
-    if (steps < grid->count && bits_get(call->present, 0)) {
-        bits_fill(call->present, grid->count);
+    if (steps < grid->count && bits_get(slot->present, 0)) {
+        bits_fill(slot->present, grid->count);
         for (size_t i = 1; i < grid->count; i++)
-            call->values[i] = call->values[0];
+            slot->values[i] = slot->values[0];
     }
-    return STATUS_OK;
+}
+
+/* A series of a subquery. */
+static int subquery_next(struct range_call *call, struct column_slot **slot_out) {
+    struct column_slot *slot = &call->slot;
+    struct eval *eval = call->base.eval;
+    for (;;) {
+        int status = range_source_next(&call->source);
+        if (status != STATUS_OK)
+            return status;
+        slot->status = STATUS_OK;
+        slot->queried = 0;
+        memset(slot->present, 0, bits_words(call->base.grid.count) * sizeof *slot->present);
+        call->worker.columns = call->source.columns; /* lent */
+        windows_slide(call, &call->worker, slot);
+        eval->samples_queried += slot->queried;
+        if (slot->status == STATUS_NO_MEMORY)
+            return eval_no_room(eval);
+        if (slot->status == STATUS_CANCELLED || slot->status == STATUS_TIMEOUT)
+            return eval_stop(eval, slot->status);
+        if (slot->status < 0)
+            return slot->status;
+        if (bits_any(slot->present, call->base.grid.count)) {
+            *slot_out = slot;
+            return STATUS_OK;
+        }
+    }
+}
+
+static int series_next(struct range_call *call, struct column_slot **slot_out) {
+    struct range_source *source = &call->source;
+    if (call->reader.selection == NULL)
+        return subquery_next(call, slot_out);
+    int status = column_reader_next(&call->reader, slot_out);
+    if (status == STATUS_OK)
+        source->label_count = selection_labels(call->reader.selection, (*slot_out)->index, source->labels);
+    return status;
 }
 
 /* ---- What may be no counter ------------------------------------------------------------------------------
@@ -599,29 +634,51 @@ static void counter_check(struct range_call *call) {
 static int range_next(struct eval_node *node, struct eval_series *out) {
     struct range_call *call = (struct range_call *)node;
     enum function_id id = call->call->call.function->id;
-    for (;;) {
-        int status = range_source_next(&call->source);
-        if (status != STATUS_OK)
-            return status;
-        status = windows_slide(call);
-        if (status < 0)
-            return status;
-        if (!bits_any(call->present, node->grid.count))
-            continue;
-        if (id == FUNCTION_RATE || id == FUNCTION_INCREASE)
-            counter_check(call);
-        *out = (struct eval_series){call->source.labels, call->source.label_count, call->values,
-                                    call->present, call->source.drop_name};
-        if (!call->keep_name)
-            series_drop_name(node->eval, out);
-        return STATUS_OK;
-    }
+    struct column_slot *slot;
+    int status = series_next(call, &slot);
+    if (status != STATUS_OK)
+        return status;
+    if (id == FUNCTION_RATE || id == FUNCTION_INCREASE)
+        counter_check(call);
+    *out = (struct eval_series){call->source.labels, call->source.label_count, slot->values, slot->present,
+                                call->source.drop_name};
+    if (!call->keep_name)
+        series_drop_name(node->eval, out);
+    return STATUS_OK;
 }
 
 static void range_release(struct eval_node *node) {
     struct range_call *call = (struct range_call *)node;
+    column_reader_close(&call->reader);
     range_source_close(&call->source);
-    mem_free(call->scratch);
+    mem_free(call->worker.scratch);
+}
+
+/* Functions that annotate or fail run on the query's own thread. */
+static bool speaks_up(enum function_id id) {
+    return id == FUNCTION_QUANTILE_OVER_TIME || id == FUNCTION_DOUBLE_EXPONENTIAL_SMOOTHING;
+}
+
+static int reader_open(struct range_call *call) {
+    struct column_reader *reader = &call->reader;
+    struct range_source *source = &call->source;
+    struct eval *eval = call->base.eval;
+    size_t count = call->base.grid.count;
+    reader->eval = eval;
+    reader->make = windows_slide;
+    reader->context = call;
+    if (source->selection != NULL) {
+        reader->selection = source->selection;
+        source->selection = NULL;
+        reader->time_min_ms = source->time_min_ms;
+        reader->time_max_ms = source->time_max_ms;
+        reader->drop_stale = true;
+        reader->alone = speaks_up(call->call->call.function->id);
+        return column_reader_open(reader, count);
+    }
+    call->slot.values = eval_alloc(eval, (count + 1) * sizeof(double));
+    call->slot.present = eval_alloc(eval, (bits_words(count) + 1) * 8);
+    return call->slot.values == NULL || call->slot.present == NULL ? eval_no_room(eval) : STATUS_OK;
 }
 
 /* Which argument is the range, and which are scalars. */
@@ -654,16 +711,13 @@ int range_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval
     call->call = ast;
     call->function = window_function(id);
     call->keep_name = id == FUNCTION_LAST_OVER_TIME || id == FUNCTION_FIRST_OVER_TIME;
-    call->values = eval_alloc(eval, (grid.count + 1) * sizeof(double));
-    call->present = eval_alloc(eval, (bits_words(grid.count) + 1) * 8);
-    if (call->values == NULL || call->present == NULL)
-        return eval_no_room(eval);
     TRY(range_args(call, ast, &range));
     ASSERT(call->function != NULL && range != NULL);
     const struct ast *inner = ast_unparen(range);
     call->smoothed = inner->kind == AST_MATRIX && inner->range.smoothed;
     call->is_extended = call->smoothed || (inner->kind == AST_MATRIX && inner->range.anchored);
     TRY(range_source_open(eval, range, grid, &call->source));
+    TRY(reader_open(call));
     bool names_gone = !call->keep_name && !eval->delayed_names;
     *out = &call->base;
     if (names_gone && !call->source.unique_nameless)

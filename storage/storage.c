@@ -269,7 +269,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     storage->queue.end = &storage->queue.first;
     storage->waiting.end = &storage->waiting.first;
     storage->group.end = &storage->group.first;
-    storage->declared_segment = SEGMENT_UNKNOWN;
+    storage->declared_segment = storage->slots_segment = SEGMENT_UNKNOWN;
     if (storage->options.io_maintain == NULL)
         storage->options.io_maintain = options->io;
     pthread_mutex_init(&storage->version_mutex, NULL);
@@ -317,7 +317,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(storage__deletes_open(storage, detail));
     TRY(storage__maintain_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
-    storage->apply_cut_ms = storage->manifest.cut_ms;
+    storage->apply_cut_ms = storage->dropped_ms = storage->manifest.cut_ms;
     late_now(storage->late, clock_wall_ms(options->clock));
     const struct wal_options wal_options = {.io = options->io,
                                             .dir = wal_path,
@@ -328,6 +328,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     head_over(storage->head, storage__over_ms(storage, clock_wall_ms(options->clock)));
     TRY(replay_log(storage, detail));
     TRY(start_log(storage));
+    storage->retire_due = true; /* what the log has of them may be in blocks */
     *out = storage;
     storage = NULL;
 out:

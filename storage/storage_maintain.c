@@ -245,6 +245,9 @@ static bool drop(struct storage *storage) {
         late_drop(storage->late, m->lates[--m->late_count]);
         return false;
     }
+    if (m->cuts && m->end_ms > storage->dropped_ms)
+        storage->dropped_ms = m->end_ms;
+    storage->retire_due = true;
     wal_drop_before(storage->wal, storage__log_needed(storage));
     return true;
 }

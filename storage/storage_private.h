@@ -186,6 +186,10 @@ void storage__maintain_free(struct storage *storage);
  */
 bool storage__maintain_serve(struct storage *storage);
 
+/* Series that fell silent leave (storage_retire.c): a slice of it, if a pass is due. True if it did
+ * something. The storage thread, between two groups. */
+bool storage__retire_serve(struct storage *storage);
+
 /* The lowest log position that is still needed. The storage thread. */
 wal_position storage__log_needed(const struct storage *storage);
 
@@ -239,7 +243,10 @@ struct storage {
     int group_status;
     bool applying; /* the group is durable, and there was no memory to apply all of it */
     uint64_t group_started_ns;
-    uint8_t *declared; /* bit by slot: declared in declared_segment */
+    uint32_t slots_segment; /* where slots of retired series were made free last */
+    int64_t dropped_ms;     /* what was before this in the head is gone, what is behind it is there */
+    bool retire_due;        /* since something was dropped */
+    uint8_t *declared;      /* bit by slot: declared in declared_segment */
     size_t declared_slots;
     uint32_t declared_segment; /* SEGMENT_UNKNOWN: nothing counts as declared */
     struct buf scratch;

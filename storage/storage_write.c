@@ -542,6 +542,14 @@ int storage__group_carry(struct storage *storage, const struct storage_write *fi
     return group_build(storage, first);
 }
 
+/* No slot stands for two series in one segment: with the second declaration lost to damage, its samples would
+ * be taken for the first one's. The first segment may begin with what was carried over, declared before. */
+static void slots_release(struct storage *storage, uint32_t segment) {
+    if (storage->slots_segment != SEGMENT_UNKNOWN && storage->slots_segment != segment)
+        series_slots_release(storage->series);
+    storage->slots_segment = segment;
+}
+
 static void group_fail(struct storage *storage, int status) {
     storage->declared_segment = SEGMENT_UNKNOWN;
     group_end(storage, status);
@@ -570,9 +578,11 @@ static void group_start(struct storage *storage) {
         group_apply(storage);
         return;
     }
+    slots_release(storage, wal_segment(storage->wal));
     int status = group_build(storage, storage->group.first);
     if (status == STATUS_OK && !wal_group_fits(storage->wal)) {
         status = wal_roll(storage->wal);
+        slots_release(storage, wal_segment(storage->wal));
         if (status == STATUS_OK)
             status = group_build(storage, storage->group.first);
         if (status == STATUS_OK && !wal_group_fits(storage->wal))
@@ -612,7 +622,7 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
         worked = !storage->applying;
     }
     if (storage->group.first == NULL && wal_state(storage->wal) != WAL_COMMITTING)
-        worked |= storage__maintain_serve(storage);
+        worked |= storage__maintain_serve(storage) || storage__retire_serve(storage);
     pthread_mutex_lock(&storage->queue_mutex);
     list_move(&storage->waiting, &storage->queue);
     pthread_mutex_unlock(&storage->queue_mutex);

@@ -156,7 +156,7 @@ static int series_apply(struct head *head, struct head_series *series, uint32_t 
                     sample.time_ms > last.time_max_ms
               : sample.time_ms > series->open.time_ms;
     if (!ahead) {
-        uint64_t found;
+        uint64_t found = 0;
         int status = stored_find(head, series, slot, sample.time_ms, cut_ms, &found);
         if (status < 0 && status != STATUS_NOT_FOUND)
             return status;
@@ -407,6 +407,16 @@ uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end
         return slot;
     atomic_store_explicit(&head->time_min_ms, oldest_ms, memory_order_relaxed);
     return UINT32_MAX;
+}
+
+void head_forget(struct head *head, uint32_t slot) {
+    struct head_series *series = series_known(head, slot);
+    if (series == NULL)
+        return;
+    spin_lock(&series->lock);
+    ASSERT(chunk_is_empty(&series->open));
+    series->sealed = 0;
+    spin_unlock(&series->lock);
 }
 
 uint64_t head_memory_bytes(struct head *head) {

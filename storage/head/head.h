@@ -85,6 +85,10 @@ int head_chunks(struct head *head, uint32_t slot, int64_t begin_ms, int64_t end_
  * all is at `oldest_ms` or later. The applying thread only. */
 uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end_ms, int64_t oldest_ms);
 
+/* The slot's series left: what comes for the slot from now on is another's. It has no samples behind the end
+ * of what was dropped. The applying thread only. */
+void head_forget(struct head *head, uint32_t slot);
+
 /* Bytes of open chunks and per-series structs. Any thread, approximate while samples are applied. */
 uint64_t head_memory_bytes(struct head *head);
 

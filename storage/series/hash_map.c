@@ -83,5 +83,5 @@ void hash_map_remove(struct hash_map *map, uint32_t tag, uint32_t number) {
 
 void hash_map_release(struct hash_map *map) {
     mem_free(cells_of(map));
-    *map = (struct hash_map){0};
+    *map = (struct hash_map){.cells = NULL};
 }

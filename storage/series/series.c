@@ -40,7 +40,7 @@ int series_table_new(uint64_t seed, const struct label_limits *limits, uint64_t 
     slab_init(&table->texts, 4);
     slab_init(&table->lists, 4);
     slab_init(&table->sets, 8);
-    table->name_free = table->pair_free = table->slot_free = NUMBER_NONE;
+    table->name_free = table->pair_free = table->slot_free = table->slot_held = NUMBER_NONE;
     table->name_dead = table->pair_dead = NUMBER_NONE;
     stable_array_init(&table->pairs, sizeof(struct pair));
     stable_array_init(&table->entries, sizeof(struct series_entry));
@@ -219,8 +219,8 @@ static int series_make(struct series_table *table, uint64_t hash, struct slice l
     spin_unlock(&stripe->lock);
     TRY(status);
 
-    if (entry->id >= table->id_next)
-        table->id_next = entry->id + 1;
+    if (id == 0)
+        table->id_next++;
     sets_add(table, slot, pairs);
     if (slot == end)
         atomic_store_explicit(&table->slot_end, slot + 1, memory_order_release);
@@ -251,6 +251,9 @@ int series_ensure(struct series_table *table, struct slice labels, uint64_t id, 
         return STATUS_OK;
     uint64_t hash = series__hash(table, canonical);
     pthread_rwlock_wrlock(&table->index_lock);
+    /* Given out is given out, even if the series is here under another id: it may have left and come back. */
+    if (id >= table->id_next)
+        table->id_next = id + 1;
     uint32_t slot = series_find(table, hash, canonical);
     if (slot == SLOT_NONE)
         status = series_make(table, hash, canonical, id, scratch, &slot);

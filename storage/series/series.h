@@ -98,7 +98,8 @@ int series_each_value(struct series_table *table, struct slice name,
  *
  * A pass goes over all slots: those without samples are marked; when all pins of that time are gone and
  * nobody has looked one up since, it leaves the table and the postings; when the pins of that time are gone
- * too, its memory and number are free, and those of pairs that no series has any more. */
+ * too, its memory is free, and that of pairs that no series has any more. Its slot is used again only after
+ * series_slots_release. */
 
 struct series_retire_sink {
     bool (*is_silent)(void *context, uint32_t slot); /* no sample of it is kept outside of blocks */
@@ -117,6 +118,10 @@ enum series_retire_state {
  * samples whose writer holds a pin. Cannot fail. */
 enum series_retire_state series_retire_step(struct series_table *table, const struct series_retire_sink *sink,
                                             uint32_t slots);
+
+/* The slots that are free by now may be used again: whoever names series by their slot, as a segment of the
+ * log does, has begun anew. Any thread. */
+void series_slots_release(struct series_table *table);
 
 /* ---- Numbers: for snapshots ---------------------------------------------------------------------------
  *

@@ -76,6 +76,8 @@ struct series_table {
     uint32_t name_free; /* free numbers: NUMBER_NONE, or the first of a list */
     uint32_t pair_free;
     uint32_t slot_free;
+    uint32_t slot_held; /* free, but not to be used before series_slots_release: a list, and its end */
+    uint32_t slot_held_last;
     uint32_t pair_dead; /* unlinked, to be freed: likewise */
     uint32_t name_dead;
     uint32_t pair_end;

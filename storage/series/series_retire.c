@@ -169,8 +169,10 @@ static bool free_slice(struct series_table *table, uint32_t max) {
     for (size_t i = 0; i < count; i++) {
         struct series_entry *entry = entry_at(table, numbers[i]);
         slab_free(&table->lists, entry->pairs, (entry->pairs[0] + (size_t)1) * sizeof *entry->pairs);
-        *entry = (struct series_entry){.id = table->slot_free};
-        table->slot_free = numbers[i];
+        *entry = (struct series_entry){.id = table->slot_held};
+        if (table->slot_held == NUMBER_NONE)
+            table->slot_held_last = numbers[i];
+        table->slot_held = numbers[i];
     }
     if (count > 0) {
         retire->slot = numbers[count - 1] + 1;
@@ -181,6 +183,16 @@ static bool free_slice(struct series_table *table, uint32_t max) {
     }
     pthread_rwlock_unlock(&table->index_lock);
     return over;
+}
+
+void series_slots_release(struct series_table *table) {
+    pthread_rwlock_wrlock(&table->index_lock);
+    if (table->slot_held != NUMBER_NONE) {
+        entry_at(table, table->slot_held_last)->id = table->slot_free;
+        table->slot_free = table->slot_held;
+        table->slot_held = NUMBER_NONE;
+    }
+    pthread_rwlock_unlock(&table->index_lock);
 }
 
 enum series_retire_state series_retire_step(struct series_table *table, const struct series_retire_sink *sink,

@@ -920,6 +920,58 @@ static void any_allocation_may_fail(void **state) {
     }
 }
 
+/* So many series that other cores help: each has to be what it is alone, in the order of the storage. */
+static void many_series(void **state) {
+    (void)state;
+    static const char *const queries[] = {"m_total{%s}",
+                                          "rate(m_total{%s}[1m])",
+                                          "max_over_time(m_total{%s}[2m] offset 10s)",
+                                          "mad_over_time(m_total{%s}[1m])",
+                                          "quantile_over_time(0.7, m_total{%s}[1m])",
+                                          "m_total{%s} smoothed",
+                                          "deriv(m_total{%s}[1m] @ 300)"};
+    char text[160], matcher[40];
+    for (int i = 0; i < 400; i++) {
+        snprintf(matcher, sizeof matcher, "%04d", i);
+        size_t one = series("m_total", "i", matcher, NULL);
+        for (int k = i % 7; k < 60; k += 1 + i % 3)
+            fake_storage_add(storage, one, k * 10000, (k * 37 + i * 11) % 101);
+    }
+    for (size_t q = 0; q < sizeof queries / sizeof queries[0]; q++) {
+        snprintf(text, sizeof text, queries[q], "");
+        struct query_result *all = run_at(text, 0, 600000, 15000);
+        assert_non_null(all);
+        assert_int_equal(all->series_count, 400);
+        for (size_t i = 0; i < all->series_count; i += 13) {
+            struct result_series *have = &all->series[i];
+            snprintf(matcher, sizeof matcher, "i=\"%04zu\"", i);
+            snprintf(text, sizeof text, queries[q], matcher);
+            struct query_result *alone = run_at(text, 0, 600000, 15000);
+            assert_non_null(alone);
+            assert_int_equal(alone->series_count, 1);
+            struct result_series *want = &alone->series[0];
+            assert_true(labels_equal(have->labels, have->label_count, want->labels, want->label_count));
+            assert_int_equal(have->count, want->count);
+            assert_memory_equal(have->present, want->present, bits_words(all->steps) * 8);
+            for (size_t k = 0; k < want->count; k++)
+                assert_true(same(have->values[k], want->values[k]));
+            query_result_free(alone);
+        }
+        struct query_stats stats;
+        query_result_stats(all, &stats);
+        assert_true(stats.samples_total > 0 && stats.samples_read > 0);
+        query_result_free(all);
+    }
+    fails("double_exponential_smoothing(m_total[1m], 2, 0.5)", 300000,
+          "invalid smoothing factor. Expected: 0 < sf < 1, got: 2.000000");
+    atomic_bool canceled = true;
+    struct query_request request = {
+        .text = slice_str("m_total"), .lookback_ms = 300000, .timeout_ms = 1000, .canceled = &canceled};
+    struct query_result *result;
+    assert_int_equal(query_run(storage, &limits, clock_system(), &request, &last_error, &result),
+                     STATUS_CANCELLED);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -943,6 +995,7 @@ int main(void) {
         TEST(depth_and_labels),
         TEST(slow_windows_time_out),
         TEST(random_expressions),
+        TEST(many_series),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -130,6 +130,7 @@ static void retire(struct world *world) {
     enum series_retire_state state;
     while ((state = series_retire_step(world->table, &sink, 100)) != SERIES_RETIRE_DONE)
         assert_int_equal(state, SERIES_RETIRE_MORE); /* nothing is pinned */
+    series_slots_release(world->table);
 }
 
 static void check_equal(struct series_table *a, struct series_table *b, uint32_t count) {

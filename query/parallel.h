@@ -1,0 +1,58 @@
+/* parallel.h: the series of a selection, read and made into columns, several at once on other cores.
+ *
+ * Series come out in the order of the selection, whoever made them. Helper threads are taken only while there
+ * are many series left and cores that no other query helps itself to; without them the same code runs on the
+ * caller's thread, one series at a time. */
+#ifndef TIDALITE_QUERY_PARALLEL_H
+#define TIDALITE_QUERY_PARALLEL_H
+
+#include "query/eval.h"
+
+/* What a thread has to itself. */
+struct column_worker {
+    struct sample_columns columns; /* the samples of the series in hand */
+    double *scratch;               /* as many as samples, if the maker wants it */
+    size_t scratch_count;
+};
+
+/* A series made into a column. */
+struct column_slot {
+    size_t index;        /* in the selection */
+    size_t sample_count; /* read from storage */
+    size_t queried;      /* looked at, all steps together */
+    bool is_empty;       /* no sample at all, or nothing at any step */
+    int status;          /* negative: it failed */
+    double *values;
+    uint64_t *present;
+};
+
+struct column_reader {
+    struct eval *eval;
+    struct storage_selection *selection; /* closed with the reader */
+    int64_t time_min_ms, time_max_ms;
+    bool drop_stale;
+    bool alone; /* `make` touches what is the caller's: no helpers */
+
+    /* Any thread: from worker->columns (one sample at least) to slot->values and slot->present, both zeroed
+     * bits. Failing, or stopped by eval_stop_status, it sets slot->status. */
+    void (*make)(void *context, struct column_worker *worker, struct column_slot *slot);
+    void *context;
+
+    size_t grid_count;
+    size_t next; /* series of the selection not read yet */
+    struct column_worker *workers;
+    size_t worker_count;
+    struct column_slot *slots;
+    size_t slot_count, slot_used, slot_at;
+    _Atomic size_t claimed;
+};
+
+/* Sets eval, the selection and the times before; gets memory for columns of the grid. */
+int column_reader_open(struct column_reader *reader, size_t grid_count);
+
+/* The next series with anything at all: STATUS_OK with *slot_out, borrowed until the next call; STATUS_END;
+ * or negative with the error filled. */
+int column_reader_next(struct column_reader *reader, struct column_slot **slot_out);
+void column_reader_close(struct column_reader *reader);
+
+#endif
