@@ -298,7 +298,7 @@ static int publish(struct storage *storage, struct error_detail *detail) {
     }
     if (!marks && clean->block == NULL)
         manifest_block_remove(&next, source->info.id);
-    TRY(manifest_store(storage->options.io_maintain, storage->dir, &next, detail));
+    TRY(storage__manifest_store(storage, &next, detail));
     if (!marks)
         TRY(storage__version_change(storage, &source->info.id, 1, clean->block, storage->version->cut_ms));
     manifest_release(&storage->manifest);

@@ -273,7 +273,7 @@ bool storage__deletes_save(struct storage *storage, int64_t now_ms) {
         manifest_deletes_clear(&next);
         for (size_t i = 0; i < set->count; i++)
             TRY(manifest_delete_add(&next, set->items[i]->position, set->items[i]->payload));
-        TRY(manifest_store(storage->options.io_maintain, storage->dir, &next, &detail));
+        TRY(storage__manifest_store(storage, &next, &detail));
         manifest_release(manifest);
         *manifest = next;
         next = (struct manifest){0};

@@ -360,7 +360,7 @@ static bool retention_run(struct storage *storage, int64_t now_ms) {
     struct error_detail detail = {0};
     /* Whether a failed store counts or not: the block is only named once more, or looked for in vain at the
      * next start. */
-    int status = manifest_store(storage->options.io_maintain, storage->dir, &next, &detail);
+    int status = storage__manifest_store(storage, &next, &detail);
     if (status == STATUS_OK)
         status = storage__version_change(storage, &id, 1, NULL, storage->version->cut_ms);
     if (status < 0) {
@@ -377,6 +377,7 @@ static bool retention_run(struct storage *storage, int64_t now_ms) {
 
 static bool job_choose(struct storage *storage, int64_t now_ms) {
     struct maintain *m = storage->maintain;
+    storage__ballast_step(storage, now_ms);
     int64_t waits_ms = m->retry_at_ms - now_ms;
     if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX) /* a clock that went back delays no more than that */
         return false;
@@ -628,7 +629,7 @@ static int publish(struct storage *storage, struct error_detail *detail) {
     TRY(manifest_covered_add(&next, &covered));
     if (m->block != NULL)
         TRY(manifest_block_add(&next, &m->block->info));
-    TRY(manifest_store(storage->options.io_maintain, storage->dir, &next, detail));
+    TRY(storage__manifest_store(storage, &next, detail));
     TRY(storage__version_change(storage, NULL, 0, m->block, next.cut_ms));
     manifest_release(&storage->manifest);
     storage->manifest = next;
