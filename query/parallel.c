@@ -10,6 +10,8 @@
 #define WORKERS_MAX       8
 #define SLOTS_PER_WORKER  64
 #define SERIES_HELPED_MIN 64 /* for fewer a thread costs more than it does */
+#define SLOTS_HELPED_MIN  8
+#define SLOTS_POINTS_MAX  (1u << 19) /* in columns that wait: every selector of a query has such */
 
 /* Helpers of all queries together: as many as there are cores beside the caller's. */
 static _Atomic int helpers_busy;
@@ -55,9 +57,8 @@ int column_reader_open(struct column_reader *reader, size_t grid_count) {
     if (reader->workers == NULL)
         return eval_no_room(reader->eval);
     reader->worker_count = workers;
-    /* Columns that wait are held: a few million points at most. */
     size_t slots = workers == 1 ? 1 : workers * SLOTS_PER_WORKER;
-    while (slots > 1 && slots * grid_count > 4000000)
+    while (slots > 1 && slots * grid_count > SLOTS_POINTS_MAX)
         slots /= 2;
     return columns_make(reader, slots);
 }
@@ -110,7 +111,7 @@ static void slots_fill(struct column_reader *reader) {
     atomic_store(&reader->claimed, 0);
     struct help helps[WORKERS_MAX];
     int started = 0, taken = 0;
-    if (reader->slot_used >= SERIES_HELPED_MIN)
+    if (reader->slot_used >= SLOTS_HELPED_MIN)
         taken = helpers_take((int)reader->worker_count - 1);
     for (int i = 0; i < taken; i++) {
         struct help *help = &helps[started];

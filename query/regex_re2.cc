@@ -6,6 +6,40 @@
 #include <new>
 #include <string>
 
+// The same faults in the words of Go's package regexp, which Prometheus shows; RE2's own where Go has none.
+static const char *go_words(RE2::ErrorCode code) {
+    switch (code) {
+    case RE2::ErrorBadEscape:
+        return "invalid escape sequence";
+    case RE2::ErrorBadCharClass:
+        return "invalid character class";
+    case RE2::ErrorBadCharRange:
+        return "invalid character class range";
+    case RE2::ErrorMissingBracket:
+        return "missing closing ]";
+    case RE2::ErrorMissingParen:
+        return "missing closing )";
+    case RE2::ErrorUnexpectedParen:
+        return "unexpected )";
+    case RE2::ErrorTrailingBackslash:
+        return "trailing backslash at end of expression";
+    case RE2::ErrorRepeatArgument:
+        return "missing argument to repetition operator";
+    case RE2::ErrorRepeatSize:
+        return "invalid repeat count";
+    case RE2::ErrorRepeatOp:
+        return "invalid nested repetition operator";
+    case RE2::ErrorBadPerlOp:
+        return "invalid or unsupported Perl syntax";
+    case RE2::ErrorBadUTF8:
+        return "invalid UTF-8";
+    case RE2::ErrorBadNamedCapture:
+        return "invalid named capture";
+    default:
+        return nullptr;
+    }
+}
+
 void *re2_new(const char *text, size_t len, size_t bytes_max, char *error, size_t error_bytes,
               bool *out_of_memory) {
     *out_of_memory = false;
@@ -18,7 +52,11 @@ void *re2_new(const char *text, size_t len, size_t bytes_max, char *error, size_
         RE2 *re = new RE2(re2::StringPiece(text, len), options);
         if (re->ok())
             return re;
-        snprintf(error, error_bytes, "error parsing regexp: %s", re->error().c_str());
+        const char *words = go_words(re->error_code());
+        if (words != nullptr)
+            snprintf(error, error_bytes, "error parsing regexp: %s: `%s`", words, re->error_arg().c_str());
+        else
+            snprintf(error, error_bytes, "error parsing regexp: %s", re->error().c_str());
         delete re;
     } catch (const std::bad_alloc &) {
         *out_of_memory = true;

@@ -920,6 +920,25 @@ static void any_allocation_may_fail(void **state) {
     }
 }
 
+/* An answer that damage on disk may have touched says so. */
+static void damage(void **state) {
+    (void)state;
+    fake_storage_add(storage, series("m", "a", "b", NULL), 0, 1);
+    struct query_result *result = run("m", 0);
+    assert_int_equal(result->warning_count, 0);
+    query_result_free(result);
+    fake_storage_damage(storage, 2);
+    static const char *const queries[] = {"m", "sum(rate(m[5m]))", "m[5m]", "absent(none)"};
+    for (size_t i = 0; i < 4; i++) {
+        result = run(queries[i], 0);
+        assert_int_equal(result->warning_count, 1);
+        assert_string_equal(result->warnings[0],
+                            "samples may be missing: a part of what was asked for is damaged on disk");
+        query_result_free(result);
+    }
+    fake_storage_damage(storage, 0);
+}
+
 /* So many series that other cores help: each has to be what it is alone, in the order of the storage. */
 static void many_series(void **state) {
     (void)state;
@@ -996,6 +1015,7 @@ int main(void) {
         TEST(slow_windows_time_out),
         TEST(random_expressions),
         TEST(many_series),
+        TEST(damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
