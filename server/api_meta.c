@@ -495,21 +495,6 @@ void api_status_limits(struct exchange *exchange) {
     exchange_send(exchange);
 }
 
-void api_status_tsdb(struct exchange *exchange) {
-    struct storage_status status;
-    storage_status(exchange->server->storage, &status);
-    api_success_begin(exchange);
-    buf_printf(
-        &exchange->out,
-        "{\"headStats\":{\"numSeries\":%llu,\"numLabelPairs\":0,\"chunkCount\":0,\"minTime\":%lld,"
-        "\"maxTime\":%lld},"
-        "\"seriesCountByMetricName\":[],\"labelValueCountByLabelName\":[],\"memoryInBytesByLabelName\":[],"
-        "\"seriesCountByLabelValuePair\":[]}",
-        (unsigned long long)status.series, (long long)status.time_min_ms, (long long)status.time_max_ms);
-    success_finish(exchange, false);
-    exchange_send(exchange);
-}
-
 void api_healthy(struct exchange *exchange) {
     exchange_text(exchange, 200, "Prometheus Server is Healthy.");
     exchange_send(exchange);
@@ -526,6 +511,10 @@ void api_ready(struct exchange *exchange) {
 void api_metrics(struct exchange *exchange) {
     exchange->code = 200;
     exchange->type = "text/plain; version=0.0.4; charset=utf-8";
+    if (atomic_load(&exchange->server->ready)) {
+        struct storage_memory memory; /* sets gauges */
+        storage_memory(exchange->server->storage, &memory);
+    }
     metrics_print(&exchange->out);
     exchange_send(exchange);
 }

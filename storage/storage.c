@@ -372,35 +372,3 @@ void storage_close(struct storage *storage) {
     pthread_cond_destroy(&storage->queue_filled);
     mem_free(storage);
 }
-
-void storage_status(struct storage *storage, struct storage_status *out) {
-    struct series_memory series;
-    series_memory(storage->series, &series);
-    *out = (struct storage_status){
-        .io_name = io_name(storage->options.io),
-        .writable = metric_get(METRIC_wal_writable) != 0,
-        .series = series_count(storage->series),
-        .samples = atomic_load(&storage->samples_applied),
-        .log_segments = metric_get(METRIC_wal_segments),
-        .log_bytes = metric_get(METRIC_wal_disk_bytes),
-        .replay_ms = storage->replay_ms,
-        .memory_series_bytes = series.total,
-        .memory_chunk_bytes = head_memory_bytes(storage->head),
-        .memory_late_bytes = late_memory_bytes(storage->late),
-    };
-    metric_set(METRIC_late_bytes, out->memory_late_bytes);
-    metric_set(METRIC_chunklog_memory_bytes, chunklog_memory_bytes(storage->chunklog));
-    metric_set(METRIC_chunklog_file_bytes, chunklog_file_bytes(storage->chunklog));
-    head_range(storage->head, &out->time_min_ms, &out->time_max_ms);
-    struct storage_version *version = storage__version_get(storage, NULL);
-    out->blocks = version->count;
-    for (size_t i = 0; i < version->count; i++) {
-        const struct manifest_block *info = &version->blocks[i]->info;
-        out->block_bytes += info->bytes;
-        if (info->time_min_ms < out->time_min_ms)
-            out->time_min_ms = info->time_min_ms;
-        if (info->time_max_ms > out->time_max_ms)
-            out->time_max_ms = info->time_max_ms;
-    }
-    storage__version_put(storage, version);
-}

@@ -196,4 +196,41 @@ struct storage_status {
 };
 void storage_status(struct storage *storage, struct storage_status *out);
 
+/* Bytes of memory by structure, the names being static; sets the gauges tidalite_memory_bytes too. Any
+ * thread. */
+#define STORAGE_MEMORY_ROWS 11
+struct storage_memory {
+    struct {
+        const char *structure;
+        uint64_t bytes;
+    } rows[STORAGE_MEMORY_ROWS];
+    uint64_t total;
+    uint64_t series; /* what most of it is for */
+};
+void storage_memory(struct storage *storage, struct storage_memory *out);
+
+/* What series there are in memory: how many, and of which metric, label and pair the most. Each list has at
+ * most `limit` rows, descending; all is in `arena`. Counted in slices without stopping writers, so that what
+ * comes or goes meanwhile may count or not. STATUS_NO_MEMORY. Any thread. */
+struct storage_count {
+    struct slice name;
+    struct slice value; /* of by_pair only */
+    uint64_t count;
+};
+struct storage_counts {
+    const struct storage_count *rows;
+    size_t count;
+};
+struct storage_cardinality {
+    uint64_t series;
+    uint64_t pairs;
+    uint64_t chunks;                     /* open ones */
+    struct storage_counts by_metric;     /* series of a metric name */
+    struct storage_counts by_name;       /* values of a label */
+    struct storage_counts by_name_bytes; /* bytes of a label's pairs in all series, each counted for itself */
+    struct storage_counts by_pair;       /* series of a pair */
+};
+int storage_cardinality(struct storage *storage, size_t limit, struct arena *arena,
+                        struct storage_cardinality *out);
+
 #endif

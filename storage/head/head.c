@@ -31,7 +31,8 @@ struct head {
     struct slab slab;
     int64_t over_ms;
     atomic_uint_fast32_t slot_end; /* slots below it have a place */
-    atomic_uint_fast64_t memory_bytes;
+    atomic_uint_fast64_t chunk_bytes;
+    atomic_uint_fast64_t open_chunks; /* changed by the applying thread alone */
     atomic_int_fast64_t time_min_ms;
     atomic_int_fast64_t time_max_ms;
 };
@@ -90,6 +91,11 @@ static int64_t window_of(const struct head *head, int64_t time_ms) {
     return time_ms % head->options.window_ms < 0 ? window - 1 : window;
 }
 
+static void open_count(struct head *head, int change) {
+    uint64_t count = atomic_load_explicit(&head->open_chunks, memory_order_relaxed);
+    atomic_store_explicit(&head->open_chunks, count + (uint64_t)change, memory_order_relaxed);
+}
+
 /* Moves the open chunk to the chunk log. Under the series' lock. */
 static int seal(struct head *head, struct head_series *series, uint32_t slot) {
     int64_t number = window_of(head, series->open_first_ms), begin_ms, end_ms;
@@ -110,6 +116,7 @@ static int seal(struct head *head, struct head_series *series, uint32_t slot) {
         return status;
     slab_free(&head->slab, series->open.bytes, series->open.capacity);
     series->open = (struct chunk_open){0};
+    open_count(head, -1);
     metric_add(METRIC_head_chunks_sealed, 1);
     return STATUS_OK;
 }
@@ -177,8 +184,10 @@ static int series_apply(struct head *head, struct head_series *series, uint32_t 
     int status = chunk_append(&series->open, sample, start_ms, chunk_grow, &head->slab);
     if (status < 0)
         return status;
-    if (empty)
+    if (empty) {
         series->open_first_ms = sample.time_ms;
+        open_count(head, 1);
+    }
     *verdict = HEAD_STORED;
     return STATUS_OK;
 }
@@ -208,7 +217,7 @@ int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t s
             atomic_store_explicit(&head->time_min_ms, sample.time_ms, memory_order_relaxed);
         if (sample.time_ms > atomic_load_explicit(&head->time_max_ms, memory_order_relaxed))
             atomic_store_explicit(&head->time_max_ms, sample.time_ms, memory_order_relaxed);
-        atomic_store_explicit(&head->memory_bytes, slab_memory_bytes(&head->slab), memory_order_relaxed);
+        atomic_store_explicit(&head->chunk_bytes, slab_memory_bytes(&head->slab), memory_order_relaxed);
     }
     return status;
 }
@@ -392,6 +401,7 @@ static void series_drop(struct head *head, struct head_series *series, uint32_t 
         slab_free(&head->slab, series->open.bytes, series->open.capacity);
         series->open = (struct chunk_open){0};
         series->sealed = 0;
+        open_count(head, -1);
     } else if (chunk_is_empty(&series->open) && series->sealed != 0 &&
                chunklog_read(head->options.chunklog, series->sealed, slot, end_ms, &chunk) == STATUS_END) {
         series->sealed = 0;
@@ -419,9 +429,12 @@ void head_forget(struct head *head, uint32_t slot) {
     spin_unlock(&series->lock);
 }
 
-uint64_t head_memory_bytes(struct head *head) {
-    return atomic_load_explicit(&head->memory_bytes, memory_order_relaxed) +
-           atomic_load_explicit(&head->slot_end, memory_order_relaxed) * sizeof(struct head_series);
+void head_memory(struct head *head, struct head_memory *out) {
+    *out = (struct head_memory){
+        .series_bytes = stable_array_bytes(
+            &head->series, (uint32_t)atomic_load_explicit(&head->slot_end, memory_order_relaxed)),
+        .chunk_bytes = atomic_load_explicit(&head->chunk_bytes, memory_order_relaxed),
+        .open_chunks = atomic_load_explicit(&head->open_chunks, memory_order_relaxed)};
 }
 
 void head_range(struct head *head, int64_t *time_min_ms, int64_t *time_max_ms) {

@@ -89,8 +89,13 @@ uint32_t head_drop(struct head *head, uint32_t slot, uint32_t slots, int64_t end
  * of what was dropped. The applying thread only. */
 void head_forget(struct head *head, uint32_t slot);
 
-/* Bytes of open chunks and per-series structs. Any thread, approximate while samples are applied. */
-uint64_t head_memory_bytes(struct head *head);
+/* Any thread, approximate while samples are applied. */
+struct head_memory {
+    uint64_t series_bytes; /* structs, by slot */
+    uint64_t chunk_bytes;  /* open chunks, free pieces included */
+    uint64_t open_chunks;  /* how many */
+};
+void head_memory(struct head *head, struct head_memory *out);
 
 /* Oldest (at least: see head_drop) and newest sample of all; INT64_MAX, INT64_MIN while there are none. Any
  * thread. */

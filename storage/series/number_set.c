@@ -257,6 +257,21 @@ void number_set_add(struct number_set *set, uint32_t number) {
     set->count++;
 }
 
+int number_set_push(struct number_set *set, struct slab *slab, uint32_t number) {
+    if (set->form == NUMBER_SET_BLOCKS) {
+        struct number_block *last = &set->blocks->blocks[set->blocks->count - 1];
+        if (last->key == number >> 16 && last->count < last->capacity) {
+            last->array[last->count++] = (uint16_t)number;
+            set->count++;
+            return STATUS_OK;
+        }
+    }
+    int status = number_set_reserve(set, slab, number);
+    if (status == STATUS_OK)
+        number_set_add(set, number);
+    return status;
+}
+
 static void few_remove(struct number_set *set, struct slab *slab, uint32_t number) {
     uint32_t capacity = set->few[0], count = set->count;
     uint32_t *numbers = set->few + 1;

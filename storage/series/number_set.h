@@ -44,6 +44,9 @@ int number_set_reserve(struct number_set *set, struct slab *slab, uint32_t numbe
 /* Adds a number that is not in it, after number_set_reserve of the same. */
 void number_set_add(struct number_set *set, uint32_t number);
 
+/* Adds a number that is above all in it: reserve and add in one. STATUS_NO_MEMORY. */
+int number_set_push(struct number_set *set, struct slab *slab, uint32_t number);
+
 /* Removes a number that is in it. Cannot fail. */
 void number_set_remove(struct number_set *set, struct slab *slab, uint32_t number);
 

@@ -191,7 +191,7 @@ struct series_stats {
     size_t by_metric_count;
     struct series_stat *by_name; /* values of a label name */
     size_t by_name_count;
-    struct series_stat *by_name_bytes; /* bytes of a name's values in all series */
+    struct series_stat *by_name_bytes; /* bytes of a name's pairs in all series, each for itself */
     size_t by_name_bytes_count;
     struct series_stat *by_pair; /* series of a pair */
     size_t by_pair_count;

@@ -95,9 +95,28 @@ struct loading {
     int postings_status;
 };
 
+#define AHEAD 32 /* numbers whose cells are fetched ahead */
+
 /* What most stripes will hold of `count`: the mean and some. */
 static uint32_t stripe_share(uint32_t count) {
     return count / STRIPES + count / STRIPES / 32 + 8;
+}
+
+static int load_pair(struct loading *loading, uint32_t number, uint64_t hash) {
+    struct series_table *table = loading->table;
+    struct slice bytes = loading->load->pairs[number], rest = bytes;
+    struct label label;
+    int status = stable_array_ensure(&table->pairs, number);
+    if (status < 0)
+        return status;
+    table->pair_end = number + 1; /* what is made is found again by series_table_free */
+    if (bytes.len == 0)
+        return STATUS_OK;
+    if (!label_next(&rest, &label, NULL) || rest.len > 0 || label.name.len == 0 || label.value.len == 0)
+        return error_set(loading->detail, STATUS_CORRUPT, "pair %u is no label", number);
+    if (series__pair_find(table, hash, bytes) != NUMBER_NONE)
+        return error_set(loading->detail, STATUS_CORRUPT, "pair %u is there twice", number);
+    return series__pair_make(table, number, &label, bytes, hash);
 }
 
 static int load_pairs(struct loading *loading) {
@@ -106,19 +125,15 @@ static int load_pairs(struct loading *loading) {
     int status = STATUS_OK;
     for (uint32_t i = 0; i < STRIPES; i++)
         TRY(hash_map_reserve(&table->pair_maps[i], stripe_share(load->pair_end)));
-    for (uint32_t number = 0; number < load->pair_end; number++) {
-        struct slice bytes = load->pairs[number], rest = bytes;
-        struct label label;
-        TRY(stable_array_ensure(&table->pairs, number));
-        table->pair_end = number + 1; /* what is made is found again by series_table_free */
-        if (bytes.len == 0)
-            continue;
-        if (!label_next(&rest, &label, NULL) || rest.len > 0 || label.name.len == 0 || label.value.len == 0)
-            return error_set(loading->detail, STATUS_CORRUPT, "pair %u is no label", number);
-        uint64_t hash = series__hash(table, bytes);
-        if (series__pair_find(table, hash, bytes) != NUMBER_NONE)
-            return error_set(loading->detail, STATUS_CORRUPT, "pair %u is there twice", number);
-        TRY(series__pair_make(table, number, &label, bytes, hash));
+    for (uint32_t from = 0; from < load->pair_end; from += AHEAD) {
+        uint32_t end = load->pair_end - from < AHEAD ? load->pair_end : from + AHEAD;
+        uint64_t hashes[AHEAD];
+        for (uint32_t number = from; number < end; number++) {
+            uint64_t hash = hashes[number - from] = series__hash(table, load->pairs[number]);
+            hash_map_prefetch(&table->pair_maps[hash_stripe(hash)], hash_tag(hash));
+        }
+        for (uint32_t number = from; number < end; number++)
+            TRY(load_pair(loading, number, hashes[number - from]));
     }
     for (uint32_t number = load->pair_end; number-- > 0;)
         if (load->pairs[number].len == 0) {
@@ -157,13 +172,14 @@ static int load_name_ranks(struct loading *loading) {
 
 /* Are the pairs of the entry there, and in the order of names? */
 static bool entry_is_sound(const struct loading *loading, const struct series_load_entry *entry) {
+    uint32_t rank_next = 0;
     for (uint32_t i = 0; i < entry->pair_count; i++) {
-        uint32_t number = entry->pairs[i];
-        if (number >= loading->load->pair_end || loading->load->pairs[number].len == 0)
+        if (entry->pairs[i] >= loading->load->pair_end)
             return false;
-        if (i > 0 && loading->name_ranks[pair_at(loading->table, number)->postings.owner] <=
-                         loading->name_ranks[pair_at(loading->table, entry->pairs[i - 1])->postings.owner])
+        const struct pair *pair = pair_at(loading->table, entry->pairs[i]);
+        if (pair->bytes == NULL || loading->name_ranks[pair->postings.owner] < rank_next)
             return false;
+        rank_next = loading->name_ranks[pair->postings.owner] + 1;
     }
     return true;
 }
@@ -171,6 +187,36 @@ static bool entry_is_sound(const struct loading *loading, const struct series_lo
 static bool list_equals(const uint32_t *list, const struct series_load_entry *entry) {
     return list[0] == entry->pair_count &&
            memcmp(list + 1, entry->pairs, entry->pair_count * sizeof *list) == 0;
+}
+
+static int load_entry(struct loading *loading, uint32_t slot) {
+    struct series_table *table = loading->table;
+    const struct series_load_entry *from = &loading->load->series[slot];
+    if (!entry_is_sound(loading, from))
+        return error_set(loading->detail, STATUS_CORRUPT, "series %u has no labels in order", slot);
+    uint32_t *list = slab_alloc(&table->lists, (from->pair_count + (size_t)1) * sizeof *list);
+    if (list == NULL)
+        return STATUS_NO_MEMORY;
+    list[0] = from->pair_count;
+    memcpy(list + 1, from->pairs, from->pair_count * sizeof *list);
+    *entry_at(table, slot) = (struct series_entry){from->id, list};
+    if (from->id >= table->id_next)
+        table->id_next = from->id + 1;
+    return STATUS_OK;
+}
+
+static int load_cell(struct loading *loading, uint32_t slot, uint64_t hash) {
+    struct series_table *table = loading->table;
+    struct hash_map *map = &stripe_of(table, hash)->map;
+    uint32_t at = UINT32_MAX;
+    const struct hash_cell *cell;
+    while ((cell = hash_map_next(map, hash_tag(hash), &at)) != NULL)
+        if (list_equals(entry_at(table, hash_cell_number(cell))->pairs, &loading->load->series[slot]))
+            return error_set(loading->detail, STATUS_CORRUPT, "series %u is there twice", slot);
+    int status = hash_map_reserve(map, 1);
+    if (status == STATUS_OK)
+        hash_map_add(map, hash_tag(hash), slot, 0);
+    return status;
 }
 
 /* Everything of the series but the postings. */
@@ -181,30 +227,21 @@ static int load_entries(struct loading *loading) {
     for (uint32_t i = 0; i < STRIPES; i++)
         TRY(hash_map_reserve(&table->stripes[i].map, stripe_share(load->slot_end)));
     uint32_t count = 0;
-    for (uint32_t slot = 0; slot < load->slot_end; slot++) {
-        const struct series_load_entry *from = &load->series[slot];
-        if (from->pair_count == 0)
-            continue;
-        if (!entry_is_sound(loading, from))
-            return error_set(loading->detail, STATUS_CORRUPT, "series %u has no labels in order", slot);
-        uint32_t *list = slab_alloc(&table->lists, (from->pair_count + (size_t)1) * sizeof *list);
-        if (list == NULL)
-            return STATUS_NO_MEMORY;
-        list[0] = from->pair_count;
-        memcpy(list + 1, from->pairs, from->pair_count * sizeof *list);
-        *entry_at(table, slot) = (struct series_entry){from->id, list};
-        if (from->id >= table->id_next)
-            table->id_next = from->id + 1;
-        uint64_t hash = series__slot_hash(table, slot);
-        struct hash_map *map = &stripe_of(table, hash)->map;
-        uint32_t at = UINT32_MAX;
-        const struct hash_cell *cell;
-        while ((cell = hash_map_next(map, hash_tag(hash), &at)) != NULL)
-            if (list_equals(entry_at(table, hash_cell_number(cell))->pairs, from))
-                return error_set(loading->detail, STATUS_CORRUPT, "series %u is there twice", slot);
-        TRY(hash_map_reserve(map, 1));
-        hash_map_add(map, hash_tag(hash), slot, 0);
-        count++;
+    for (uint32_t from = 0; from < load->slot_end; from += AHEAD) {
+        uint32_t end = load->slot_end - from < AHEAD ? load->slot_end : from + AHEAD;
+        uint64_t hashes[AHEAD];
+        for (uint32_t slot = from; slot < end; slot++) {
+            if (load->series[slot].pair_count == 0)
+                continue;
+            TRY(load_entry(loading, slot));
+            uint64_t hash = hashes[slot - from] = series__slot_hash(table, slot);
+            hash_map_prefetch(&stripe_of(table, hash)->map, hash_tag(hash));
+        }
+        for (uint32_t slot = from; slot < end; slot++)
+            if (load->series[slot].pair_count != 0) {
+                TRY(load_cell(loading, slot, hashes[slot - from]));
+                count++;
+            }
     }
     for (uint32_t slot = load->slot_end; slot-- > 0;)
         if (load->series[slot].pair_count == 0) {
@@ -226,16 +263,13 @@ static int load_postings(struct loading *loading) {
             continue;
         for (uint32_t i = 0; i < entry->pair_count; i++) {
             uint32_t number = entry->pairs[i];
-            if (number >= load->pair_end || load->pairs[number].len == 0)
+            if (number >= load->pair_end || pair_at(table, number)->bytes == NULL)
                 return STATUS_CORRUPT; /* told of by load_entries */
-            struct number_set *postings = &pair_at(table, number)->postings;
-            if (number_set_has(postings, slot))
+            if (i > 0 && number == entry->pairs[i - 1])
                 return STATUS_CORRUPT;
-            TRY(number_set_reserve(postings, &table->sets, slot));
-            number_set_add(postings, slot);
+            TRY(number_set_push(&pair_at(table, number)->postings, &table->sets, slot));
         }
-        TRY(number_set_reserve(&table->live, &table->sets, slot));
-        number_set_add(&table->live, slot);
+        TRY(number_set_push(&table->live, &table->sets, slot));
     }
 out:
     return status;

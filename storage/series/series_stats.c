@@ -51,6 +51,13 @@ struct counting {
     struct top by_pair;
 };
 
+/* As Prometheus counts the size of a label in one series: both texts, and a length of 1 byte for each, or of
+ * 4 from 255 bytes on. */
+static uint64_t label_bytes(struct label label) {
+    return label.name.len + (label.name.len < 255 ? 1 : 4) + label.value.len +
+           (label.value.len < 255 ? 1 : 4);
+}
+
 /* One slice: pairs from `from` on; false: no more. */
 static int count_slice(struct series_table *table, struct counting *counting, uint32_t from) {
     int status = STATUS_OK;
@@ -72,7 +79,7 @@ static int count_slice(struct series_table *table, struct counting *counting, ui
         uint32_t name = pair->postings.owner;
         uint64_t series = pair->postings.count;
         counting->names[name].values++;
-        counting->names[name].bytes += pair__label(pair).value.len * series;
+        counting->names[name].bytes += label_bytes(pair__label(pair)) * series;
         top_add(&counting->by_pair, number, series);
         if (name == counting->metric_name)
             top_add(&counting->by_metric, number, series);

@@ -453,6 +453,34 @@ class ProtocolTest(ServerCase):
             self.assertIsInstance(self.server.data(path), dict)
         self.assertEqual(self.server.get("/-/ready"), (200, b"Prometheus Server is Ready.\n"))
 
+    def test_status_tsdb_and_memory(self):
+        t = now_ms()
+        series = [({"__name__": "card", "many": f"v{i}", "few": f"w{i % 3}"}, [(t, 1.0)]) for i in range(60)]
+        self.assertEqual(self.post(body_of(series)).code, 204)
+        data = self.server.data("/api/v1/status/tsdb", limit=10000)
+        rows = {key: {row["name"]: row["value"] for row in data[key]} for key in data if key != "headStats"}
+        self.assertEqual(rows["seriesCountByMetricName"]["card"], 60)
+        self.assertEqual((rows["labelValueCountByLabelName"]["many"], rows["labelValueCountByLabelName"]["few"]), (60, 3))
+        self.assertEqual(rows["seriesCountByLabelValuePair"]["few=w1"], 20)
+        self.assertEqual(rows["memoryInBytesByLabelName"]["few"], 60 * (3 + 1 + 2 + 1))
+        self.assertEqual(min(data["headStats"]["numLabelPairs"], 10000), len(data["seriesCountByLabelValuePair"]))
+        self.assertGreaterEqual(data["headStats"]["numSeries"], sum(rows["seriesCountByMetricName"].values()))
+        self.assertGreaterEqual(data["headStats"]["chunkCount"], 60)
+        self.assertLessEqual(data["headStats"]["minTime"], t)
+        few = self.server.data("/api/v1/status/tsdb", limit=2)
+        self.assertTrue(all(len(few[key]) <= 2 for key in rows))
+        self.assertTrue(all(len(rows) <= 10 for rows in self.server.data("/api/v1/status/tsdb").values() if isinstance(rows, list)))
+        for limit, error in (("0", "limit must be a positive number"), ("x", "limit must be a positive number"),
+                             ("10001", "limit must not exceed 10000")):
+            code, body = self.server.get("/api/v1/status/tsdb", limit=limit)
+            self.assertEqual((code, json.loads(body)["error"]), (400, error))
+        memory = self.server.data("/api/v1/status/memory")
+        self.assertEqual(memory["bytes"], sum(row["bytes"] for row in memory["structures"]))
+        self.assertGreaterEqual(memory["series"], 60)
+        metrics = self.server.get("/metrics")[1].decode()
+        for row in memory["structures"]:
+            self.assertIn(f'tidalite_memory_bytes{{structure="{row["name"]}"}} ', metrics)
+
     def test_form_and_url(self):
         """Both are read; unknown parameters are ignored."""
         form = b"match%5B%5D=no_such_metric&start=1"
@@ -578,6 +606,15 @@ class QueryTest(ServerCase):
         self.assertEqual(data["stats"]["samples"]["totalQueryableSamples"], 2000)
         self.assertIn("execTotalTime", data["stats"]["timings"])
 
+    def test_annotations(self):
+        """Warnings and infos stand behind the data, with their position."""
+        code, body = self.server.get("/api/v1/query", query="quantile(2,\n  rate(heavy[5m]))", time=self.begin / 1000 + 600)
+        answer = json.loads(body)
+        self.assertEqual((code, list(answer)), (200, ["status", "data", "warnings", "infos"]))
+        self.assertEqual(answer["warnings"], ["PromQL warning: quantile value should be between 0 and 1, got 2 (1:10)"])
+        self.assertEqual(answer["infos"], ["PromQL info: metric might not be a counter, name does not end in "
+                                           '_total/_sum/_count/_bucket: "heavy" (2:8)'])
+
     def test_limit(self):
         code, body = self.server.get("/api/v1/query", query="heavy", limit=3, time=self.begin / 1000)
         answer = json.loads(body)
@@ -694,6 +731,19 @@ class LimitTest(ServerCase):
             reply = self.ask(f"GET /api/v1/labels HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n\r\n")
             self.assertEqual(reply.headers.get("access-control-allow-origin"), allowed)
             self.assertEqual(reply.headers["vary"], "Origin")
+
+
+class DelayedNamesTest(ServerCase):
+    """--promql-delayed-name-removal: a name is there until the query ends, but not in the answer."""
+    flags = ("--promql-delayed-name-removal",)
+
+    def test_names(self):
+        at = now_ms()
+        self.assertEqual(self.server.write(series("one", 1.5, at))[0], 204)
+        for query, metric in (('label_replace(-one, "was", "$1", "__name__", "(.*)")', {"was": "one"}), ("-one", {}),
+                              ("sum by (__name__) (-one)", {}), ("one > 1", {"__name__": "one"})):
+            code, body = self.server.get("/api/v1/query", query=query, time=at / 1000)
+            self.assertEqual((code, [item["metric"] for item in json.loads(body)["data"]["result"]]), (200, [metric]))
 
 
 class BrokenLogTest(unittest.TestCase):

@@ -39,8 +39,13 @@ static void model_add(struct model *model, uint32_t number) {
     assert_int_equal(number_set_has(&model->set, number), model->has[number]);
     if (model->has[number])
         return;
-    assert_int_equal(number_set_reserve(&model->set, &model->slab, number), STATUS_OK);
-    number_set_add(&model->set, number);
+    uint32_t above;
+    if (number_set_list(&model->set, number, &above, 1) == 0 && rand_below(&model->rand, 2) == 0) {
+        assert_int_equal(number_set_push(&model->set, &model->slab, number), STATUS_OK);
+    } else {
+        assert_int_equal(number_set_reserve(&model->set, &model->slab, number), STATUS_OK);
+        number_set_add(&model->set, number);
+    }
     model->has[number] = 1;
     model->count++;
 }

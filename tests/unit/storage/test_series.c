@@ -129,6 +129,103 @@ static void test_match_equals_scan(void **state) {
     series_table_free(table);
 }
 
+/* How many series of the model have the pair; and how many values a name has, in *values_out, with what they
+ * take in all series. */
+static uint64_t model_count(const struct model *model, size_t name, const char *value) {
+    uint64_t count = 0;
+    for (size_t i = 0; i < model->count; i++)
+        count += strcmp(model->values[i][name], value) == 0;
+    return count;
+}
+
+static uint64_t model_bytes_of(const struct model *model, size_t name, uint64_t *values_out) {
+    uint64_t bytes = 0;
+    *values_out = 0;
+    for (size_t i = 0; i < model->count; i++) {
+        const char *value = model->values[i][name];
+        if (value[0] == '\0')
+            continue;
+        bytes += strlen(model_names[name]) + strlen(value) + 2;
+        bool first = true;
+        for (size_t j = 0; j < i && first; j++)
+            first = strcmp(model->values[j][name], value) != 0;
+        *values_out += first;
+    }
+    return bytes;
+}
+
+static size_t name_index(struct slice name) {
+    for (size_t k = 0; k < MODEL_LABELS; k++)
+        if (slice_equal(name, slice_str(model_names[k])))
+            return k;
+    fail();
+    return 0;
+}
+
+static void test_stats_equal_count(void **state) {
+    (void)state;
+    struct rand rand;
+    rand_init(&rand, 8);
+    struct series_table *table;
+    assert_int_equal(series_table_new(1, &limits, 1000000, &table), STATUS_OK);
+    struct model *model = mem_zalloc(sizeof *model);
+    model_fill(model, table, &rand);
+    struct arena arena;
+    arena_init(&arena, 0, 0);
+    static const size_t row_limits[] = {1, 3, 10, 10000};
+    for (size_t round = 0; round < 4; round++) {
+        size_t limit = row_limits[round];
+        struct series_stats stats;
+        assert_int_equal(series_stats(table, limit, &arena, &stats), STATUS_OK);
+        uint64_t pairs = 0, values, metrics;
+        for (size_t k = 0; k < MODEL_LABELS; k++) {
+            (void)model_bytes_of(model, k, &values);
+            pairs += values;
+        }
+        (void)model_bytes_of(model, 0, &metrics);
+        assert_int_equal(stats.series, MODEL_SERIES);
+        assert_int_equal(stats.pairs, pairs);
+        assert_int_equal(stats.by_metric_count, metrics < limit ? metrics : limit);
+        assert_int_equal(stats.by_pair_count, pairs < limit ? pairs : limit);
+        assert_int_equal(stats.by_name_count, MODEL_LABELS < limit ? MODEL_LABELS : limit);
+        assert_int_equal(stats.by_name_bytes_count, stats.by_name_count);
+        uint64_t smallest = UINT64_MAX;
+        for (size_t i = 0; i < stats.by_pair_count; i++) {
+            char value[17] = {0};
+            memcpy(value, stats.by_pair[i].value.data, stats.by_pair[i].value.len);
+            uint64_t count = model_count(model, name_index(stats.by_pair[i].name), value);
+            assert_int_equal(stats.by_pair[i].count, count);
+            assert_true(count <= smallest);
+            smallest = count;
+        }
+        for (size_t i = 0; i < model->count && limit < pairs; i++) /* none that is left out has more */
+            for (size_t k = 0; k < MODEL_LABELS; k++) {
+                if (model->values[i][k][0] == '\0')
+                    continue;
+                bool told = false;
+                for (size_t j = 0; j < stats.by_pair_count && !told; j++)
+                    told = slice_equal(stats.by_pair[j].name, slice_str(model_names[k])) &&
+                           slice_equal(stats.by_pair[j].value, slice_str(model->values[i][k]));
+                assert_true(told || (i % 50 != 0) || model_count(model, k, model->values[i][k]) <= smallest);
+            }
+        for (size_t i = 0; i < stats.by_metric_count; i++) {
+            char value[17] = {0};
+            memcpy(value, stats.by_metric[i].name.data, stats.by_metric[i].name.len);
+            assert_int_equal(stats.by_metric[i].count, model_count(model, 0, value));
+        }
+        for (size_t i = 0; i < stats.by_name_count; i++) {
+            (void)model_bytes_of(model, name_index(stats.by_name[i].name), &values);
+            assert_int_equal(stats.by_name[i].count, values);
+            assert_int_equal(stats.by_name_bytes[i].count,
+                             model_bytes_of(model, name_index(stats.by_name_bytes[i].name), &values));
+            assert_true(i == 0 || stats.by_name_bytes[i].count <= stats.by_name_bytes[i - 1].count);
+        }
+    }
+    arena_release(&arena);
+    mem_free(model);
+    series_table_free(table);
+}
+
 static void test_labels_come_back_canonical(void **state) {
     (void)state;
     struct series_table *table;
@@ -291,7 +388,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_match_equals_scan), cmocka_unit_test(test_labels_come_back_canonical),
         cmocka_unit_test(test_limit_of_series),   cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_threads),           cmocka_unit_test(test_stats_equal_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
