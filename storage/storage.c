@@ -316,6 +316,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(storage__version_open(storage, detail));
     TRY(storage__deletes_open(storage, detail));
     TRY(storage__maintain_new(storage));
+    TRY(storage__compaction_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
     storage->apply_cut_ms = storage->dropped_ms = storage->manifest.cut_ms;
     late_now(storage->late, clock_wall_ms(options->clock));
@@ -354,6 +355,7 @@ void storage_close(struct storage *storage) {
     storage__scrub_close(storage);
     storage__clean_close(storage);
     storage__maintain_free(storage);
+    storage__compaction_free(storage);
     storage__version_close(storage);
     storage__deletes_close(storage);
     hidden_free(storage->hidden);

@@ -78,7 +78,8 @@ static void job_release(struct storage *storage) {
     block_cursor_close(clean->cursor);
     block_writer_close(clean->writer);
     if (clean->block != NULL) {
-        if (clean->block->block != NULL)
+        /* one that waits to be published may be named by a manifest that counts */
+        if (clean->block->block != NULL && (clean->phase != CLEAN_PUBLISH || clean->source->doomed))
             storage__block_remove(storage->options.io_maintain, clean->dir);
         block_close(clean->block->block);
         mem_free(clean->block);

@@ -1,5 +1,6 @@
 /* storage_maintain.c: what goes on behind the log: windows of the head and late windows become blocks, the
- * log is cut behind them, blocks that are too old are dropped.
+ * log is cut behind them, blocks that are too old are dropped. While there is nothing of that to do, blocks
+ * are merged (storage_compact.c).
  *
  * One job at a time, as a state machine that storage_maintain advances by a slice a call:
  *
@@ -634,6 +635,8 @@ static int publish(struct storage *storage, struct error_detail *detail) {
     manifest_release(&storage->manifest);
     storage->manifest = next;
     metric_add(m->cuts ? METRIC_blocks_cut : METRIC_blocks_late, m->block != NULL);
+    metric_add(m->cuts ? METRIC_block_written_cut : METRIC_block_written_late,
+               m->block == NULL ? 0 : m->block->info.bytes);
     metric_observe_ns(METRIC_cut_seconds, clock_monotonic_ns(storage->options.clock) - m->started_ns);
     if (m->block != NULL)
         log_info("block written", LOG_U64("id", m->block->info.id),
@@ -681,7 +684,9 @@ bool storage_maintain(struct storage *storage, int64_t now_ms) {
         return more; /* the storage thread is at it */
     switch (m->phase) {
     case PHASE_IDLE:
-        return job_choose(storage, now_ms) || more;
+        if (job_choose(storage, now_ms) || storage__version_prepare(storage))
+            return true;
+        return storage__compact(storage, now_ms) || more;
     case PHASE_BEGIN:
         what = "begin";
         status = gather_start(storage, &detail);

@@ -56,6 +56,7 @@ struct storage_block {
     bool doomed;                     /* in no manifest any more: its files go when nobody looks at it */
     atomic_uint_fast64_t deleted_to; /* as info.deleted_to, which only the maintaining thread may look at */
     bool clean_failed;               /* the maintaining thread's: it could not be written anew */
+    bool held;                       /* likewise: not to be merged until the next start */
     struct storage_block *next_dead;
 };
 
@@ -64,7 +65,7 @@ struct storage_version {
     unsigned references; /* under version_mutex; the current one has one of the storage's */
     int64_t cut_ms;      /* the head's chunks before this are in these blocks */
     size_t count;
-    struct storage_block *blocks[]; /* by position, ascending: the first logged first */
+    struct storage_block *blocks[]; /* by position, then as in the manifest: the first logged first */
 };
 
 /* The current one, referenced; give it back with put. With `deletes` not NULL the deletes that go with it
@@ -80,6 +81,10 @@ void storage__block_unref(struct storage *storage, struct storage_block *block);
  * one. Removed blocks are doomed. STATUS_NO_MEMORY: nothing changed. The maintaining thread. */
 int storage__version_change(struct storage *storage, const uint64_t *removed, size_t removed_count,
                             struct storage_block *added, int64_t cut_ms);
+
+/* Prepares one block that was opened and not looked at yet (block_prepare), the latest first. True if there
+ * was one. The maintaining thread. */
+bool storage__version_prepare(struct storage *storage);
 
 /* Is there a selection older than the current version? Any thread. */
 bool storage__version_old_in_use(struct storage *storage);
@@ -195,6 +200,16 @@ void storage__maintain_free(struct storage *storage);
  */
 bool storage__maintain_serve(struct storage *storage);
 
+/* ---- Merging blocks (storage_compact.c); the maintaining thread ---- */
+
+struct storage_compaction;
+
+int storage__compaction_new(struct storage *storage);
+void storage__compaction_free(struct storage *storage);
+
+/* A slice of it. True if there was something to do. */
+bool storage__compact(struct storage *storage, int64_t now_ms);
+
 /* Series that fell silent leave (storage_retire.c): a slice of it, if a pass is due. True if it did
  * something. The storage thread, between two groups. */
 bool storage__retire_serve(struct storage *storage);
@@ -233,6 +248,7 @@ struct storage {
     /* The maintaining thread's: */
     struct manifest manifest;
     struct maintain *maintain;
+    struct storage_compaction *compaction;
     struct clean *clean;
     struct scrub *scrub;
     bool has_ballast;

@@ -28,6 +28,7 @@ struct storage_version *storage__version_get(struct storage *storage, struct tom
 
 /* Under the mutex. */
 static void block_unref(struct storage *storage, struct storage_block *block) {
+    ASSERT(block->references > 0);
     if (--block->references > 0)
         return;
     block->next_dead = storage->dead;
@@ -63,6 +64,20 @@ void storage__version_put(struct storage *storage, struct storage_version *versi
     pthread_mutex_unlock(&storage->version_mutex);
 }
 
+bool storage__version_prepare(struct storage *storage) {
+    const struct storage_version *version = storage->version; /* only this thread changes it */
+    struct storage_block *latest = NULL;
+    struct error_detail detail = {0};
+    for (size_t i = 0; i < version->count; i++) {
+        struct storage_block *block = version->blocks[i];
+        if (!block_is_prepared(block->block) &&
+            (latest == NULL || block->info.time_max_ms > latest->info.time_max_ms))
+            latest = block;
+    }
+    /* Without memory it is tried again at the next turn. */
+    return latest != NULL && block_prepare(latest->block, &detail) == STATUS_OK;
+}
+
 static bool is_among(uint64_t id, const uint64_t *ids, size_t count) {
     for (size_t i = 0; i < count; i++)
         if (ids[i] == id)
@@ -87,10 +102,20 @@ int storage__version_change(struct storage *storage, const uint64_t *removed, si
         return STATUS_NO_MEMORY;
     version->references = 1;
     version->cut_ms = cut_ms;
-    for (size_t i = 0; old != NULL && i < old->count; i++)
+    /* What takes the place of others stands where the last of them stood, before blocks of the same position
+     * that came later. */
+    struct storage_block *place = NULL;
+    for (size_t i = 0; old != NULL && added != NULL && i < old->count; i++)
+        if (is_among(old->blocks[i]->info.id, removed, removed_count) &&
+            old->blocks[i]->info.position == added->info.position)
+            place = old->blocks[i];
+    for (size_t i = 0; old != NULL && i < old->count; i++) {
+        if (old->blocks[i] == place)
+            version->blocks[version->count++] = added;
         if (!is_among(old->blocks[i]->info.id, removed, removed_count))
             version->blocks[version->count++] = old->blocks[i];
-    if (added != NULL) {
+    }
+    if (added != NULL && place == NULL) {
         size_t at = version->count++;
         for (; at > 0 && version->blocks[at - 1]->info.position > added->info.position; at--)
             version->blocks[at] = version->blocks[at - 1];
@@ -227,7 +252,7 @@ static int blocks_open(struct storage *storage) {
         struct error_detail detail = {0};
         int status = block == NULL || dir == NULL
                          ? STATUS_NO_MEMORY
-                         : block_open(storage->options.io, dir, &detail, &block->block);
+                         : block_open_later(storage->options.io_maintain, dir, &detail, &block->block);
         mem_free(dir);
         if (status == STATUS_CORRUPT || status == STATUS_NOT_FOUND) {
             /* The others are served; its directory stays as it is, for people. */
@@ -239,10 +264,7 @@ static int blocks_open(struct storage *storage) {
         if (status == STATUS_OK) {
             block->info = *info;
             atomic_init(&block->deleted_to, info->deleted_to);
-            if (block_damage_count(block->block) > 0) {
-                metric_add(METRIC_block_damage, block_damage_count(block->block));
-                (void)block_damage_each(block->block, damage_log, block->block);
-            }
+            (void)block_damage_each(block->block, damage_log, block->block);
             status = storage__version_change(storage, NULL, 0, block, storage->manifest.cut_ms);
             if (status < 0)
                 block_close(block->block);

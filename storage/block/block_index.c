@@ -190,7 +190,9 @@ int block__index_open(struct block *block, struct block_damage *damage, struct e
     char native[BLOCK__NATIVE_PATH_BYTES];
     TRY(pages_check(block, block->index_file, block->index_pages,
                     block->index_sums.data + BLOCK__INDEX_SUM_HEAD, damage, detail));
-    TRY(block__native_path(block->io, block->index_file, native, detail));
+    status = block__native_path(block->io, block->index_file, native, &inner);
+    if (status < 0)
+        return damaged(damage, STATUS_CORRUPT, BLOCK__FILE_INDEX, 0, bytes, "index: cannot be opened");
     status = block__index_open_path(&block->index, native, (size_t)bytes, &inner);
     if (status == STATUS_NO_MEMORY || status == STATUS_NEWER_FORMAT)
         return error_set(detail, status, "%s", inner.text);

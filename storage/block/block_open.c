@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/metrics.h"
 #include "storage/block/block_meta.h"
 #include "storage/block/block_private.h"
 
@@ -52,9 +53,11 @@ void block__damage_add(struct block *block, struct block_damage damage) {
             block->damage[block->damage_kept++] = damage;
     }
     pthread_mutex_unlock(&block->damage_lock);
-    if (!known)
-        log_warn("damage in a block", LOG_STR("block", block->dir), LOG_STR("file", damage.file),
-                 LOG_U64("offset", damage.offset), LOG_STR("what", damage.what));
+    if (known)
+        return;
+    metric_add(METRIC_block_damage, 1); /* here, for what is found late too: by preparing, by any read */
+    log_warn("damage in a block", LOG_STR("block", block->dir), LOG_STR("file", damage.file),
+             LOG_U64("offset", damage.offset), LOG_STR("what", damage.what));
 }
 
 int block__chunks_damaged(struct block *block, struct block_damage damage, struct error_detail *detail) {

@@ -7,8 +7,7 @@
  * everything else is decoded and encoded anew into chunks of up to CHUNK_SAMPLES_MAX samples that do not
  * overlap.
  *
- * A chunk of the result has the highest log position of what is in it. That is right for deletes, as long as
- * all that were logged below it are given here: later ones have higher positions.
+ * A chunk of the result has the highest log position of what is in it.
  *
  * Nothing is merged that is damaged: what is lost in a block stays lost there, and is told of by every answer
  * that touches it; a merge would hide that. A damaged piece ends the merge with STATUS_CORRUPT, and the
@@ -16,27 +15,19 @@
 #ifndef TIDALITE_STORAGE_COMPACT_H
 #define TIDALITE_STORAGE_COMPACT_H
 
-#include "base/matcher.h"
 #include "storage/block/block.h"
+#include "storage/tombstone/tombstone.h"
 
 /* ---- Merging ------------------------------------------------------------------------------------------ */
 
 #define COMPACT_INPUTS_MAX 64
 
-/* Hides the samples in [time_min, time_max] of series that satisfy all matchers, in chunks whose log position
- * is `position` or below. */
-struct compact_delete {
-    const struct matcher *matchers;
-    size_t matcher_count;
-    int64_t time_min_ms;
-    int64_t time_max_ms;
-    uint64_t position;
-};
-
 struct compact_input {
     struct block *block; /* borrowed until compact_close */
-    const struct compact_delete *deletes;
-    size_t delete_count; /* likewise */
+    /* The times at which the series' samples are deleted: sorted, none touches another; borrowed until
+     * compact_close. NULL: nothing is. */
+    size_t (*deleted)(void *context, uint32_t ordinal, const struct span **spans_out);
+    void *context;
 };
 
 struct compact_options {
@@ -90,10 +81,10 @@ struct compact_block {
     uint64_t id;
     int64_t time_min_ms;
     int64_t time_max_ms;
-    uint64_t position; /* the later logged, the higher */
+    uint64_t
+        position; /* the later logged, the higher; of equal ones the one that stands first in the array */
     uint64_t bytes;
-    bool is_held;  /* not to be touched: damaged, or in use by another job */
-    bool is_dirty; /* deletes hide some of it: worth rewriting by itself */
+    bool is_held; /* not to be touched: damaged, or in use by another job */
 };
 
 struct compact_rules {
@@ -119,7 +110,6 @@ int64_t compact_range_max(int64_t window_ms, int64_t retention_ms);
  * 2. Levels: windows of 3, 9, 27 … times the head's, aligned, up to range_ms_max. Blocks side by side in such
  *    a window are merged once the window lies a while behind cut_ms; a while longer if late data for it is
  *    still coming.
- * 3. A dirty block alone.
  *
  * What is merged never reaches over a block that was logged between: its samples would change places with
  * those. */

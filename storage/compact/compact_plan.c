@@ -45,7 +45,7 @@ static int position_order(const void *a, const void *b, void *context) {
                                *y = &blocks[*(const size_t *)b];
     if (x->position != y->position)
         return x->position < y->position ? -1 : 1;
-    return (x->id > y->id) - (x->id < y->id);
+    return (x > y) - (x < y); /* as they were given */
 }
 
 /* ---- Overlaps ----------------------------------------------------------------------------------------- */
@@ -243,9 +243,6 @@ size_t compact_plan(const struct compact_block *blocks, size_t count, const stru
     found = overlaps_plan(&plan, chosen_out);
     if (found == 0)
         found = levels_plan(&plan, chosen_out);
-    for (size_t i = 0; i < count && found == 0; i++)
-        if (blocks[i].is_dirty && !blocks[i].is_held)
-            chosen_out[found++] = i;
 out:
     mem_free(plan.by_time);
     mem_free(plan.stack);

@@ -11,12 +11,11 @@ struct compact__chunk {
     uint32_t ordinal;
 };
 
-/* A part of an input that is deleted. */
-struct compact__hole {
+/* What is deleted of an input's samples. */
+struct compact__holes {
     uint32_t input;
-    int64_t time_min_ms;
-    int64_t time_max_ms;
-    uint64_t position;
+    const struct span *spans;
+    size_t count;
 };
 
 /* A chunk that is being merged, decoded. */
@@ -36,8 +35,8 @@ struct compact__series {
     struct compact__chunk *chunks; /* by time_min; among equals by input */
     size_t count, capacity;
     size_t next; /* the next one to be opened or copied */
-    struct compact__hole *holes;
-    size_t hole_count, hole_capacity;
+    struct compact__holes holes[COMPACT_INPUTS_MAX];
+    size_t hole_count;
 
     struct compact__open *opens;
     size_t open_count, open_capacity; /* slots; some are not in use */

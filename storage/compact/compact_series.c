@@ -33,7 +33,6 @@ void compact__series_release(struct compact__series *series) {
     sample_columns_release(&series->pending);
     mem_free(series->opens);
     mem_free(series->chunks);
-    mem_free(series->holes);
     mem_free(series->out);
     mem_free(series->encoded);
     mem_free(series->encoder.bytes);
@@ -58,7 +57,6 @@ void compact__series_begin(struct compact__series *series) {
 
 uint64_t compact__series_memory_bytes(const struct compact__series *series) {
     uint64_t bytes = series->capacity * sizeof *series->chunks +
-                     series->hole_capacity * sizeof *series->holes +
                      series->open_capacity * sizeof *series->opens + series->pending.capacity * 24 +
                      series->out_capacity * (sizeof *series->out + 1) + series->bits.capacity;
     for (size_t i = 0; i < series->open_capacity; i++)
@@ -83,13 +81,6 @@ static int room(void **array, size_t *capacity, size_t count, size_t bytes) {
 
 /* ---- What there is to merge --------------------------------------------------------------------------- */
 
-static bool delete_matches(const struct compact_delete *delete, struct slice labels) {
-    for (size_t i = 0; i < delete->matcher_count; i++)
-        if (!matcher_match(&delete->matchers[i], label_bytes_get(labels, delete->matchers[i].name)))
-            return false;
-    return true;
-}
-
 int compact__series_add(struct compact__series *series, uint32_t input, const struct block_series *from) {
     int status = STATUS_OK;
     const struct compact_input *of = &series->inputs[input];
@@ -97,14 +88,11 @@ int compact__series_add(struct compact__series *series, uint32_t input, const st
              sizeof *series->chunks));
     for (size_t i = 0; i < from->chunk_count; i++)
         series->chunks[series->count++] = (struct compact__chunk){from->chunks[i], input, from->ordinal};
-    for (size_t i = 0; i < of->delete_count; i++) {
-        const struct compact_delete *delete = &of->deletes[i];
-        if (!delete_matches(delete, from->labels))
-            continue;
-        TRY(room((void **)&series->holes, &series->hole_capacity, series->hole_count + 1,
-                 sizeof *series->holes));
-        series->holes[series->hole_count++] =
-            (struct compact__hole){input, delete->time_min_ms, delete->time_max_ms, delete->position};
+    if (of->deleted != NULL) {
+        struct compact__holes *holes = &series->holes[series->hole_count];
+        holes->input = input;
+        holes->count = of->deleted(of->context, from->ordinal, &holes->spans);
+        series->hole_count += holes->count > 0;
     }
 out:
     return status;
@@ -119,27 +107,17 @@ static int chunk_order(const void *a, const void *b) {
     return (x->ref.offset > y->ref.offset) - (x->ref.offset < y->ref.offset);
 }
 
-static bool hole_touches(const struct compact__hole *hole, const struct compact__chunk *chunk,
-                         uint64_t position) {
-    return hole->input == chunk->input && position <= hole->position &&
-           chunk->ref.time_min_ms <= hole->time_max_ms && chunk->ref.time_max_ms >= hole->time_min_ms;
-}
-
-static bool has_holes(const struct compact__series *series, const struct compact__chunk *chunk,
-                      uint64_t position) {
-    for (size_t i = 0; i < series->hole_count; i++)
-        if (hole_touches(&series->holes[i], chunk, position))
-            return true;
-    return false;
-}
-
-static bool in_hole(const struct compact__series *series, const struct compact__chunk *chunk,
-                    uint64_t position, int64_t time_ms) {
-    for (size_t i = 0; i < series->hole_count; i++)
-        if (hole_touches(&series->holes[i], chunk, position) && time_ms >= series->holes[i].time_min_ms &&
-            time_ms <= series->holes[i].time_max_ms)
-            return true;
-    return false;
+/* What is deleted of the chunk's input; NULL: nothing that touches the chunk. */
+static const struct compact__holes *holes_of(const struct compact__series *series,
+                                             const struct compact__chunk *chunk) {
+    for (size_t i = 0; i < series->hole_count; i++) {
+        const struct compact__holes *holes = &series->holes[i];
+        if (holes->input == chunk->input)
+            return spans_touch(holes->spans, holes->count, chunk->ref.time_min_ms, chunk->ref.time_max_ms)
+                       ? holes
+                       : NULL;
+    }
+    return NULL;
 }
 
 /* ---- What comes out ----------------------------------------------------------------------------------- */
@@ -309,19 +287,10 @@ static int open_chunk(struct compact__series *series, size_t order, const struct
                          block_dir(series->inputs[from->input].block), (unsigned long long)from->ref.offset);
     series->cost += columns->count * COST_SAMPLE;
     series->stats->samples_in += columns->count;
-    if (has_holes(series, from, chunk->log_position)) {
-        size_t kept = 0;
-        for (size_t i = 0; i < columns->count; i++) {
-            if (in_hole(series, from, chunk->log_position, columns->times_ms[i]))
-                continue;
-            columns->times_ms[kept] = columns->times_ms[i];
-            columns->values[kept] = columns->values[i];
-            if (columns->has_starts)
-                columns->starts_ms[kept] = columns->starts_ms[i];
-            kept++;
-        }
-        series->stats->samples_deleted += columns->count - kept;
-        columns->count = kept;
+    const struct compact__holes *holes = holes_of(series, from);
+    if (holes != NULL) {
+        spans_filter(holes->spans, holes->count, columns, 0);
+        series->stats->samples_deleted += chunk->info.sample_count - columns->count;
     }
     if (columns->count == 0)
         return STATUS_OK;
@@ -343,7 +312,7 @@ static int next_alone(struct compact__series *series, struct error_detail *detai
     TRY(chunk_read(series, from, &chunk, detail));
     bool overlapped =
         series->next < series->count && series->chunks[series->next].ref.time_min_ms <= from->ref.time_max_ms;
-    if (overlapped || chunk.info.sample_count < FULL_ENOUGH || has_holes(series, from, chunk.log_position)) {
+    if (overlapped || chunk.info.sample_count < FULL_ENOUGH || holes_of(series, from) != NULL) {
         TRY(open_chunk(series, order, &chunk, detail));
     } else {
         series->stats->samples_in += chunk.info.sample_count;

@@ -575,3 +575,13 @@ uint64_t late_memory_bytes(const struct late *late) {
     pthread_mutex_unlock(mutex);
     return bytes;
 }
+
+bool late_touches(const struct late *late, int64_t begin_ms, int64_t end_ms) {
+    bool touches = false;
+    pthread_mutex_t *mutex = (pthread_mutex_t *)(uintptr_t)&late->mutex;
+    pthread_mutex_lock(mutex);
+    for (size_t i = 0; i < late->window_count && !touches; i++)
+        touches = late->windows[i]->range.begin_ms < end_ms && late->windows[i]->range.end_ms > begin_ms;
+    pthread_mutex_unlock(mutex);
+    return touches;
+}

@@ -72,6 +72,9 @@ void late_info(const struct late_window *window, struct late_info *out);
 bool late_pick(struct late *late, int64_t end_ms, int64_t since_ms, uint64_t bytes_max,
                struct late_info *out);
 
+/* Does a window, sealed or not, reach into [begin, end)? Any thread. */
+bool late_touches(const struct late *late, int64_t begin_ms, int64_t end_ms);
+
 /* Takes no more samples from now on; undone by late_unseal, if the block could not be written. */
 void late_seal(struct late_window *window);
 void late_unseal(struct late_window *window);

@@ -45,7 +45,7 @@ struct progress {
     unsigned faults;
     unsigned round, step;
     uint64_t ends, worlds, acknowledged, failed, checks, opens, rots, lost_to_rot, cuts, lates, deletes,
-        cleaned, trace_sum;
+        cleaned, merges, trace_sum;
 };
 
 /* Which steps a run does: bit by (round, step). NULL: all. */
@@ -122,6 +122,7 @@ static void world_run_rounds(uint64_t seed, unsigned rounds, unsigned faults, co
     progress->lates += world.lates;
     progress->deletes += world.deletes;
     progress->cleaned += world.cleaned;
+    progress->merges += world.merges;
 }
 
 /* Runs `run` in a child; 0 if it ended well. */
@@ -386,6 +387,7 @@ int main(int argc, char **argv) {
     printf("sim: %llu ends survived in %llu worlds from seed %llu on: %llu requests acknowledged, %llu "
            "failed, %llu starts, "
            "%llu comparisons, %llu blocks cut, %llu of late samples, %llu deletes, %llu blocks cleaned, %llu "
+           "merges, %llu "
            "bits flipped, %llu samples lost to "
            "that; trace "
            "%016llx\n",
@@ -394,7 +396,8 @@ int main(int argc, char **argv) {
            (unsigned long long)progress->failed, (unsigned long long)progress->opens,
            (unsigned long long)progress->checks, (unsigned long long)progress->cuts,
            (unsigned long long)progress->lates, (unsigned long long)progress->deletes,
-           (unsigned long long)progress->cleaned, (unsigned long long)progress->rots,
-           (unsigned long long)progress->lost_to_rot, (unsigned long long)progress->trace_sum);
+           (unsigned long long)progress->cleaned, (unsigned long long)progress->merges,
+           (unsigned long long)progress->rots, (unsigned long long)progress->lost_to_rot,
+           (unsigned long long)progress->trace_sum);
     return 0;
 }

@@ -153,6 +153,7 @@ void world_release(struct world *world) {
     world->cuts = metric_get(METRIC_blocks_cut);
     world->lates = metric_get(METRIC_blocks_late);
     world->cleaned = metric_get(METRIC_blocks_cleaned);
+    world->merges = metric_get(METRIC_compactions);
     mem_fault_set(0, 0);
     if (world->storage != NULL)
         storage_close(world->storage);

@@ -34,10 +34,11 @@ struct case_ {
     struct rand rand;
     size_t inputs, series;
     struct table tables[INPUTS_MAX][SERIES_MAX];
-    struct compact_delete deletes[INPUTS_MAX][DELETES_MAX];
-    struct matcher matchers[INPUTS_MAX][DELETES_MAX];
-    char values[INPUTS_MAX][DELETES_MAX][24];
-    size_t delete_counts[INPUTS_MAX];
+    struct deleted {
+        struct span spans[SERIES_MAX][DELETES_MAX]; /* by ordinal */
+        size_t counts[SERIES_MAX];
+    } deleted[INPUTS_MAX];
+    bool deletes;
     struct block *blocks[INPUTS_MAX];
 };
 
@@ -168,44 +169,35 @@ static void input_write(struct case_ *c, size_t input) {
     assert_int_equal(block_open_later(c->io, c->dirs[input], NULL, &c->blocks[input]), STATUS_OK);
 }
 
+/* Any spans of any series, and everything now and then. */
 static void deletes_random(struct case_ *c, size_t input) {
-    c->delete_counts[input] = rand_below(&c->rand, 2) ? 0 : (size_t)rand_below(&c->rand, DELETES_MAX + 1);
-    for (size_t i = 0; i < c->delete_counts[input]; i++) {
-        struct compact_delete *delete = &c->deletes[input][i];
-        struct matcher *matcher = &c->matchers[input][i];
-        char *value = c->values[input][i];
-        snprintf(value, 24, "%d", (int)rand_below(&c->rand, SERIES_MAX));
-        *matcher = (struct matcher){.kind = rand_below(&c->rand, 3) ? MATCHER_EQUAL : MATCHER_NOT_EQUAL,
-                                    .name = slice_str("i"),
-                                    .value = slice_str(value)};
-        int64_t from_ms = (int64_t)rand_below(&c->rand, 8000000);
-        *delete = (struct compact_delete){.matchers = matcher,
-                                          .matcher_count = 1,
-                                          .time_min_ms = from_ms,
-                                          .time_max_ms = from_ms + (int64_t)rand_below(&c->rand, 3000000),
-                                          .position = position_of(input) - (rand_below(&c->rand, 4) == 0)};
-        if (rand_below(&c->rand, 10) == 0) {
-            delete->time_min_ms = INT64_MIN;
-            delete->time_max_ms = INT64_MAX;
-            delete->matcher_count = rand_below(&c->rand, 3) == 0 ? 0 : 1;
+    size_t order[SERIES_MAX], ordinal = 0;
+    series_sorted(c->series, order);
+    for (size_t i = 0; i < c->series; i++) {
+        struct table *table = &c->tables[input][order[i]];
+        if (table->count == 0)
+            continue;
+        struct deleted *deleted = &c->deleted[input];
+        size_t at = ordinal++,
+               count = rand_below(&c->rand, 2) ? 0 : (size_t)rand_below(&c->rand, DELETES_MAX + 1);
+        for (size_t k = 0; k < count; k++) {
+            int64_t from_ms = (int64_t)rand_below(&c->rand, 8000000);
+            struct span span = {from_ms, from_ms + (int64_t)rand_below(&c->rand, 3000000)};
+            if (rand_below(&c->rand, 4) == 0)
+                span = (struct span){INT64_MIN, INT64_MAX};
+            deleted->counts[at] = spans_add(deleted->spans[at], deleted->counts[at], span);
+            for (size_t n = 0; n < table->count; n++) /* the model's own judgement */
+                table->samples[n].deleted |= table->samples[n].sample.time_ms >= span.min_ms &&
+                                             table->samples[n].sample.time_ms <= span.max_ms;
         }
     }
-    /* the model's own judgement */
-    for (size_t s = 0; s < c->series; s++)
-        for (size_t i = 0; i < c->delete_counts[input]; i++) {
-            const struct compact_delete *delete = &c->deletes[input][i];
-            char text[24];
-            snprintf(text, sizeof text, "%zu", s);
-            bool equal = strcmp(text, c->values[input][i]) == 0;
-            bool matches =
-                delete->matcher_count == 0 || (c->matchers[input][i].kind == MATCHER_EQUAL ? equal : !equal);
-            for (size_t k = 0; k < c->tables[input][s].count && matches; k++) {
-                struct kept *kept = &c->tables[input][s].samples[k];
-                kept->deleted |= position_of(input) <= delete->position &&
-                                 kept->sample.time_ms >= delete->time_min_ms &&
-                                 kept->sample.time_ms <= delete->time_max_ms;
-            }
-        }
+}
+
+static size_t deleted_spans(void *context, uint32_t ordinal, const struct span **spans_out) {
+    const struct deleted *deleted = context;
+    assert_true(ordinal < SERIES_MAX);
+    *spans_out = deleted->spans[ordinal];
+    return deleted->counts[ordinal];
 }
 
 static void case_open(struct case_ *c, struct io *io, uint64_t seed) {
@@ -217,6 +209,7 @@ static void case_open(struct case_ *c, struct io *io, uint64_t seed) {
 }
 
 static void case_fill(struct case_ *c, bool deletes) {
+    c->deletes = deletes;
     for (size_t i = 0; i <= INPUTS_MAX; i++)
         snprintf(c->dirs[i], sizeof c->dirs[i], "%s/%zu", c->parent, i);
     for (size_t i = 0; i < c->inputs; i++) {
@@ -253,7 +246,7 @@ static void case_close(struct case_ *c) {
 
 static void options_of(struct case_ *c, struct compact_options *options, struct compact_input *inputs) {
     for (size_t i = 0; i < c->inputs; i++)
-        inputs[i] = (struct compact_input){c->blocks[i], c->deletes[i], c->delete_counts[i]};
+        inputs[i] = (struct compact_input){c->blocks[i], c->deletes ? deleted_spans : NULL, &c->deleted[i]};
     *options = (struct compact_options){.io = c->io,
                                         .dir = c->dirs[INPUTS_MAX],
                                         .id = 99,

@@ -92,12 +92,6 @@ static void test_held(void **state) {
     stack[0].is_held = true;
     assert_int_equal(plan(stack, 3, &usual, chosen), 2);
     assert_true(chosen[0] == 1 && chosen[1] == 2);
-    /* a dirty block is rewritten alone, unless it is held */
-    blocks[0] = block(0, 0, W, 0, 100);
-    blocks[0].is_dirty = true;
-    assert_int_equal(plan(blocks, 1, &usual, chosen), 1);
-    blocks[0].is_held = true;
-    assert_int_equal(plan(blocks, 1, &usual, chosen), 0);
 }
 
 static void test_overlaps(void **state) {
@@ -117,6 +111,10 @@ static void test_overlaps(void **state) {
     struct compact_block turned[3] = {three[2], three[0], three[1]};
     assert_int_equal(plan(turned, 3, &usual, chosen), 2);
     assert_true(chosen[0] == 2 && chosen[1] == 0);
+    /* of equal positions the first in the array comes first, whatever its id */
+    struct compact_block equal[3] = {block(9, 0, W, 7, 100), block(2, 0, W, 7, 100), block(5, 0, W, 7, 100)};
+    assert_int_equal(plan(equal, 3, &usual, chosen), 3);
+    assert_true(chosen[0] == 0 && chosen[1] == 1 && chosen[2] == 2);
     /* what was logged between goes along */
     struct compact_block between[3] = {block(0, 0, W, 1, 100), block(1, 0, 9 * W, 2, 10),
                                        block(2, 0, W, 3, 100)};

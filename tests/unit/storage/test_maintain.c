@@ -27,6 +27,7 @@ static void open_small(struct fixture *f) {
     f->limits.window_grace_ms = 5000;
     f->limits.late_ms_max = 20000;
     f->limits.retention_ms = 0;
+    f->limits.block_range_ms_max = (uint64_t)WINDOW_MS; /* blocks are merged in test_storage_compact */
     f->now_ms -= f->now_ms % WINDOW_MS;
     fixture_open_storage(f);
     metrics_reset();
