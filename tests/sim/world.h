@@ -62,7 +62,7 @@ struct world {
     /* progress, for messages and sums */
     unsigned round, step;
     uint64_t acknowledged, failed, survived_ends, checks, lost_to_rot, opens, rots, cuts, lates, deletes,
-        cleaned;
+        cleaned, merges;
     FILE *trace;        /* NULL: none */
     uint64_t trace_sum; /* of all lines */
 };
