@@ -601,6 +601,11 @@ static int open_written(struct storage *storage, struct error_detail *detail) {
         .bytes = meta->chunks.bytes + meta->index.bytes + meta->index_sum.bytes,
     };
     atomic_init(&m->block->deleted_to, m->position);
+    /* After a start the durable position may lie below what it was, until what was carried over is durable
+     * again. What comes later must not stand before what was logged first. */
+    for (size_t i = 0; i < storage->manifest.block_count; i++)
+        if (storage->manifest.blocks[i].position > m->block->info.position)
+            m->block->info.position = storage->manifest.blocks[i].position;
     /* From here on the writer has nothing to remove any more: what fails now is removed below. */
     int status = block_open(storage->options.io_maintain, m->dir, detail, &m->block->block);
     if (status < 0) {

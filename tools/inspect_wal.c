@@ -4,16 +4,14 @@
 #include <unistd.h>
 
 #include "base/label.h"
-#include "base/log.h"
 #include "storage/tombstone/tombstone.h"
 #include "storage/wal/wal.h"
 #include "storage/wal/wal_record.h"
-#include "tools/tools.h"
+#include "tools/inspect.h"
 
 #define EXIT_OK      0
 #define EXIT_DAMAGED 1
-#define EXIT_USAGE   2
-#define EXIT_UNKNOWN 3
+#define EXIT_UNKNOWN 1
 
 static int on_segment(void *context, uint32_t number) {
     (void)context;
@@ -120,7 +118,7 @@ static void on_damage(void *context, uint32_t segment, uint64_t offset, uint64_t
            (unsigned long long)frames, what);
 }
 
-static int wal_print(const char *path) {
+int inspect__wal(const char *path) {
     char inner[4096];
     bool damaged = false;
     struct io *io;
@@ -153,14 +151,4 @@ static int wal_print(const char *path) {
            (unsigned long long)stats.records, (unsigned long long)stats.bytes,
            (unsigned long long)stats.torn_bytes, (unsigned long long)stats.corrupt_frames);
     return damaged || stats.corrupt_frames > 0 ? EXIT_DAMAGED : EXIT_OK;
-}
-
-int tools_inspect(int argc, char **argv) {
-    log_setup(LOG_ERROR, LOG_FORMAT_LOGFMT, -1);
-    if (argc == 3 && strcmp(argv[1], "wal") == 0)
-        return wal_print(argv[2]);
-    bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
-    fprintf(help ? stdout : stderr, "tidalite inspect wal PATH    what stands in the log of a data "
-                                    "directory, or in a directory of segments\n");
-    return help ? EXIT_OK : EXIT_USAGE;
 }

@@ -31,6 +31,7 @@ class Metric:
 METRICS = [
     Metric("requests_total", "counter", job=JOBS, instance=INSTANCES, path=("/", "/login"), code=("200", "500")),
     Metric("bytes_total", "counter", job=JOBS, instance=INSTANCES),
+    Metric("flaky_total", "counter", job=JOBS, instance=INSTANCES),
     Metric("memory_bytes", "gauge", distinct=True, job=JOBS, instance=INSTANCES, zone=("a", "b")),
     Metric("other_bytes", "gauge", distinct=True, job=JOBS, instance=INSTANCES, zone=("a", "b")),
     Metric("temperature", "gauge", distinct=True, job=JOBS, instance=INSTANCES, sensor=("cpu", "disk", "gpu")),
@@ -76,12 +77,15 @@ def generate():
                 now = START_S * 1000 + scrape * STEP_S * 1000 + fraction
                 kind = metric.kind
                 if kind == "counter":
-                    if rng.random() < 0.01:
+                    # One with gaps has no resets: a reset counts as an increment of the whole value, which brings the zero near.
+                    if rng.random() < 0.01 and metric.name != "flaky_total":
                         level = float(rng.randrange(20000, 40000))
                     level += rng.randrange(0, 200) if metric.name == "requests_total" else rng.randrange(0, 4096) / 4096
                     if metric.name == "bytes_total":
                         level += rng.randrange(0, 300)
                     value = level
+                    if metric.name == "flaky_total" and rng.random() < 0.3:
+                        continue  # windows begin and end further from a sample than the limit of extrapolation
                 elif kind == "gauge":
                     gauge += rng.randrange(-64, 65) / 8
                     value = math.floor(gauge * 8) / 8 + (index + 1) / 4096
