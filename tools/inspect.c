@@ -14,6 +14,7 @@
 
 static const char usage[] =
     "usage: tidalite inspect block PATH [--series] [--verify]\n"
+    "       tidalite inspect wal PATH     what stands in the log of a data directory, record by record\n"
     "\n"
     "Prints what the block in the directory PATH holds, and what of it is damaged. Writes nothing.\n"
     "\n"
