@@ -18,6 +18,8 @@
 #define MUTATION_BELIEVE_RECORD_LEN 11
 #define MUTATION_BELIEVE_CHUNK_LEN  12
 #define MUTATION_BELIEVE_BLOCK_LEN  13
+#define MUTATION_CUT_DELETED        14 /* what a delete hides in the head comes back with the block */
+#define MUTATION_DELETE_LATER       15 /* a delete hides what was written to a block after it, too */
 
 #ifndef TIDALITE_MUTATION
 #define TIDALITE_MUTATION MUTATION_NONE

@@ -83,7 +83,7 @@ static void run(enum io_backend backend, const char *parent, size_t groups, size
         check(STATUS_IO, "making a directory");
     struct wal_options options = {.io = io, .dir = dir, .segment_bytes = 64u << 20, .seed = 1};
     uint64_t replayed = 0;
-    struct wal_sink sink = {on_segment, on_record, &replayed};
+    struct wal_sink sink = {on_segment, on_record, &replayed, NULL};
     struct wal_replay_stats stats;
     struct wal *wal;
     check(wal_open(&options, &detail, &wal), "open");

@@ -109,6 +109,9 @@ int query_selector_parse(struct slice text, const struct limits *limits, struct 
                          struct query_error *error, struct query_selector *out);
 void query_selector_release(struct query_selector *selector);
 
+/* RE2 for matchers that storage keeps as text: storage_options.compiler. */
+const struct matcher_compiler *query_matcher_compiler(void);
+
 /* Prometheus durations and times as its API takes them: "15s", "1h30m", or float seconds → milliseconds;
  * false if it is neither or overflows. Times: float seconds or RFC 3339. */
 bool query_duration_parse(struct slice text, int64_t *ms_out);

@@ -107,7 +107,7 @@ bool api_params(struct exchange *exchange, struct params *params) {
     struct error_detail detail = {{0}};
     int status = STATUS_OK;
     *params = (struct params){0};
-    if (exchange->method == METHOD_POST &&
+    if ((exchange->method == METHOD_POST || exchange->method == METHOD_PUT) &&
         media_type_is(exchange->content_type, "application/x-www-form-urlencoded"))
         status = params_parse(buf_slice(&exchange->body), &exchange->arena, &detail, params);
     if (status == STATUS_OK)

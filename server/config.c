@@ -280,6 +280,8 @@ void config_help_print(struct buf *out) {
              "\n"
              "  tidalite serve [flags]    run the server; 'tidalite serve --help' lists the flags\n"
              "  tidalite query 'EXPR'     ask a running server; 'tidalite query --help' lists the flags\n"
+             "  tidalite verify DIR       check every checksum of a data directory; --repair\n"
+             "  tidalite inspect wal DIR  what stands in its log\n"
              "  tidalite inspect block D  what the block in directory D holds, and whether it is whole\n"
              "  tidalite help             this text\n"
              "  tidalite --version        the version\n");

@@ -20,6 +20,7 @@ struct config {
     enum io_backend io;
     enum log_level log_level;
     enum log_format log_format;
+    bool enable_admin_api;
     uint64_t self_scrape_ms;
     uint64_t loops;
     bool delayed_name_removal;

@@ -244,6 +244,8 @@ static unsigned method_of(uint8_t method) {
         return METHOD_HEAD;
     case HTTP_POST:
         return METHOD_POST;
+    case HTTP_PUT:
+        return METHOD_PUT;
     case HTTP_OPTIONS:
         return METHOD_OPTIONS;
     default:

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/rand.h"
 #include "client/client.h"
+#include "query/query.h"
 #include "server/config.h"
 #include "server/listener.h"
 #include "server/loop.h"
@@ -91,7 +92,8 @@ static int storage_start(struct program *program, struct error_detail *detail) {
                                       .io_maintain = program->io_maintain,
                                       .clock = server->clock,
                                       .limits = &program->config.limits,
-                                      .seed = rand_seed_from_system()};
+                                      .seed = rand_seed_from_system(),
+                                      .compiler = query_matcher_compiler()};
     TRY(storage_open(&options, detail, &server->storage));
     TRY(storage_thread_start(server->storage));
     program->storage_running = true;
@@ -210,6 +212,8 @@ static void version_print(struct buf *out) {
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "query") == 0)
         return client_query(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "verify") == 0)
+        return tools_verify(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "inspect") == 0)
         return tools_inspect(argc - 1, argv + 1);
     enum config_action action;

@@ -46,6 +46,8 @@ const char *route_allow(const struct route *route) {
         return "GET, HEAD, OPTIONS";
     case METHOD_POST:
         return "POST, OPTIONS";
+    case METHOD_POST | METHOD_PUT:
+        return "POST, PUT, OPTIONS";
     default:
         return "GET, HEAD, POST, OPTIONS";
     }

@@ -6,7 +6,14 @@
 
 struct exchange;
 
-enum { METHOD_GET = 1, METHOD_HEAD = 2, METHOD_POST = 4, METHOD_OPTIONS = 8, METHOD_OTHER = 16 };
+enum {
+    METHOD_GET = 1,
+    METHOD_HEAD = 2,
+    METHOD_POST = 4,
+    METHOD_OPTIONS = 8,
+    METHOD_PUT = 16,
+    METHOD_OTHER = 32
+};
 
 /* How large a body the route takes. */
 enum route_body { BODY_SMALL, BODY_FORM, BODY_WRITE };

@@ -228,7 +228,7 @@ static int start_log(struct storage *storage) {
 static int replay_log(struct storage *storage, const struct load *load, struct error_detail *detail) {
     struct replay replay = {.storage = storage};
     arena_init(&replay.scratch, 0, 0);
-    const struct wal_sink sink = {replay_segment, replay_record, &replay};
+    const struct wal_sink sink = {replay_segment, replay_record, &replay, NULL};
     uint64_t begin_ns = clock_monotonic_ns(storage->options.clock);
     int status = STATUS_OK;
     if (storage->labelled_slots > 0)
@@ -372,6 +372,7 @@ void storage_close(struct storage *storage) {
         storage__finish(storage);
         wal_close(storage->wal);
     }
+    storage__scrub_close(storage);
     storage__clean_close(storage);
     storage__maintain_free(storage);
     storage__snapshot_free(storage);

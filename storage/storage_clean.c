@@ -299,7 +299,7 @@ static int publish(struct storage *storage, struct error_detail *detail) {
     }
     if (!marks && clean->block == NULL)
         manifest_block_remove(&next, source->info.id);
-    TRY(manifest_store(storage->options.io_maintain, storage->dir, &next, detail));
+    TRY(storage__manifest_store(storage, &next, detail));
     if (!marks)
         TRY(storage__version_change(storage, &source->info.id, 1, clean->block, storage->version->cut_ms));
     manifest_release(&storage->manifest);
@@ -397,6 +397,8 @@ bool storage__clean_step(struct storage *storage, int64_t now_ms) {
     switch (clean->phase) {
     case CLEAN_IDLE:
         status = choose(storage, now_ms, &detail);
+        if (clean->source == NULL)
+            return false; /* all is done, or waits for the manifest */
         break;
     case CLEAN_WRITE:
         status = write_slice(clean, &detail);

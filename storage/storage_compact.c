@@ -326,7 +326,7 @@ static int publish(struct storage *storage, struct error_detail *detail) {
     for (size_t i = 0; i < next.block_count && c->added != NULL; i++)
         if (next.blocks[i].id == ids[c->input_count - 1])
             next.blocks[i] = c->added->info;
-    TRY(manifest_store(storage->options.io_maintain, storage->dir, &next, detail));
+    TRY(storage__manifest_store(storage, &next, detail));
     TRY(storage__version_change(storage, ids, c->input_count, c->added, storage->version->cut_ms));
     manifest_release(&storage->manifest);
     storage->manifest = next;

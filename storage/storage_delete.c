@@ -18,6 +18,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/mutation.h"
 #include "storage/storage_private.h"
 
 #define RETRY_MS 1000
@@ -274,7 +275,7 @@ bool storage__deletes_save(struct storage *storage, int64_t now_ms) {
         manifest_deletes_clear(&next);
         for (size_t i = 0; i < set->count; i++)
             TRY(manifest_delete_add(&next, set->items[i]->position, set->items[i]->payload));
-        TRY(manifest_store(storage->options.io_maintain, storage->dir, &next, &detail));
+        TRY(storage__manifest_store(storage, &next, &detail));
         manifest_release(manifest);
         *manifest = next;
         next = (struct manifest){0};
@@ -394,7 +395,7 @@ int storage__block_hides(struct storage_block *block, const struct tombstone_set
             span.min_ms = time_min_ms;
         if (span.max_ms > time_max_ms)
             span.max_ms = time_max_ms;
-        if (tombstone->position < deleted_to || span.min_ms > span.max_ms)
+        if ((tombstone->position < deleted_to && !MUTATED(DELETE_LATER)) || span.min_ms > span.max_ms)
             continue;
         for (size_t j = 0; j < tombstone->selector_count; j++)
             TRY(selector_hides(block, tombstone, &tombstone->selectors[j], matchers, matcher_count, span,

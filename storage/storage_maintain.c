@@ -23,6 +23,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/mutation.h"
 #include "base/rand.h"
 #include "storage/storage_private.h"
 
@@ -380,7 +381,7 @@ static bool retention_run(struct storage *storage, int64_t now_ms) {
     struct error_detail detail = {0};
     /* Whether a failed store counts or not: the block is only named once more, or looked for in vain at the
      * next start. */
-    int status = manifest_store(storage->options.io_maintain, storage->dir, &next, &detail);
+    int status = storage__manifest_store(storage, &next, &detail);
     if (status == STATUS_OK)
         status = storage__version_change(storage, &id, 1, NULL, storage->version->cut_ms);
     if (status < 0) {
@@ -397,6 +398,7 @@ static bool retention_run(struct storage *storage, int64_t now_ms) {
 
 static bool job_choose(struct storage *storage, int64_t now_ms) {
     struct maintain *m = storage->maintain;
+    storage__ballast_step(storage, now_ms);
     int64_t waits_ms = m->retry_at_ms - now_ms;
     if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX) /* a clock that went back delays no more than that */
         return false;
@@ -405,7 +407,7 @@ static bool job_choose(struct storage *storage, int64_t now_ms) {
     if (!storage__deletes_proven(storage))
         return false; /* what the next start may not find must not be left out of a block */
     if (!cut_due(storage, now_ms) && !late_due(storage, now_ms))
-        return storage__clean_step(storage, now_ms);
+        return storage__clean_step(storage, now_ms) || storage__scrub_step(storage, now_ms);
     m->started_ns = clock_monotonic_ns(storage->options.clock);
     ask(storage, PHASE_BEGIN);
     return true;
@@ -531,7 +533,8 @@ static int series_write(struct storage *storage, uint32_t slot, struct error_det
     m->late_columns.has_starts = 0;
     for (size_t i = 0; i < m->late_count; i++)
         TRY(late_window_read(m->lates[i], slot, m->begin_ms, m->end_ms - 1, &m->late_columns));
-    if (m->late_columns.count == 0 && !hidden_touches(storage->hidden, slot, INT64_MIN, m->end_ms - 1)) {
+    bool hides = hidden_touches(storage->hidden, slot, INT64_MIN, m->end_ms - 1) && !MUTATED(CUT_DELETED);
+    if (m->late_columns.count == 0 && !hides) {
         for (size_t i = 0; i < head_count; i++) {
             const struct head_chunk *chunk = &m->head_chunks[i];
             TRY(storage__encoder_copy(encoder, &(struct block_chunk){.time_min_ms = chunk->time_min_ms,
@@ -652,7 +655,7 @@ static int publish(struct storage *storage, struct error_detail *detail) {
     TRY(manifest_covered_add(&next, &covered));
     if (m->block != NULL)
         TRY(manifest_block_add(&next, &m->block->info));
-    TRY(manifest_store(storage->options.io_maintain, storage->dir, &next, detail));
+    TRY(storage__manifest_store(storage, &next, detail));
     TRY(storage__version_change(storage, NULL, 0, m->block, next.cut_ms));
     manifest_release(&storage->manifest);
     storage->manifest = next;

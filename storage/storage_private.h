@@ -152,6 +152,23 @@ struct clean;
 bool storage__clean_step(struct storage *storage, int64_t now_ms);
 void storage__clean_close(struct storage *storage);
 
+/* ---- Room for a manifest on a full disk (storage_ballast.c) ---- */
+
+/* manifest_store, which on a full disk takes the ballast's room. The maintaining thread. */
+int storage__manifest_store(struct storage *storage, const struct manifest *next,
+                            struct error_detail *detail);
+
+/* Makes the ballast if it is missing, now and then. The maintaining thread. */
+void storage__ballast_step(struct storage *storage, int64_t now_ms);
+
+/* ---- Reading all blocks now and then, to find damage (storage_scrub.c) ---- */
+
+struct scrub;
+
+/* A slice of it, if it is time. The maintaining thread. False: it never is in a hurry. */
+bool storage__scrub_step(struct storage *storage, int64_t now_ms);
+void storage__scrub_close(struct storage *storage);
+
 /* ---- Chunks of samples (storage_encode.c) ---- */
 
 /* One series' chunks, to be given to a block writer. Zero it first. */
@@ -289,6 +306,9 @@ struct storage {
     const struct load *loaded; /* while the log is replayed on top of a snapshot */
     struct storage_compaction *compaction;
     struct clean *clean;
+    struct scrub *scrub;
+    bool has_ballast;
+    int64_t ballast_at_ms;
     int64_t deletes_retry_at_ms;
 
     /* The queue: any thread puts in, the storage thread takes all. */

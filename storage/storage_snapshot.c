@@ -504,7 +504,7 @@ static int publish(struct storage *storage, int64_t now_ms, struct error_detail 
     next.generation++;
     next.id_next = series_id_next(storage->series);
     manifest_snapshot_add(&next, &entry);
-    TRY(manifest_store(storage->options.io_maintain, storage->dir, &next, detail));
+    TRY(storage__manifest_store(storage, &next, detail));
     manifest_release(&storage->manifest);
     storage->manifest = next;
     if (s->labels_all)

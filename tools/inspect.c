@@ -7,12 +7,14 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "storage/block/block.h"
+#include "tools/inspect.h"
 #include "tools/tools.h"
 
 #define EXIT_USAGE 2
 
 static const char usage[] =
     "usage: tidalite inspect block PATH [--series] [--verify]\n"
+    "       tidalite inspect wal PATH     what stands in the log of a data directory, record by record\n"
     "\n"
     "Prints what the block in the directory PATH holds, and what of it is damaged. Writes nothing.\n"
     "\n"
@@ -110,6 +112,10 @@ int tools_inspect(int argc, char **argv) {
     if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         fputs(usage, stdout);
         return EXIT_SUCCESS;
+    }
+    if (argc == 3 && strcmp(argv[1], "wal") == 0) {
+        log_setup(LOG_ERROR, LOG_FORMAT_LOGFMT, -1); /* damage is printed, in order */
+        return inspect__wal(argv[2]);
     }
     if (argc < 3 || strcmp(argv[1], "block") != 0) {
         fputs(usage, stderr);

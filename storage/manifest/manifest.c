@@ -286,18 +286,14 @@ static int path_make(const char *dir, const char *name, char *out, size_t bytes)
     return (size_t)snprintf(out, bytes, "%s/%s", dir, name) < bytes ? STATUS_OK : STATUS_TOO_LARGE;
 }
 
-int manifest_load(struct io *io, const char *dir, struct error_detail *detail, struct manifest *out) {
+static int file_read(struct io *io, const char *dir, uint8_t **bytes_out, size_t *len_out) {
     int status = STATUS_OK;
     char path[4096];
     struct io_file *file = NULL;
     uint8_t *bytes = NULL;
     uint64_t size;
-    size_t got;
     TRY(path_make(dir, "manifest", path, sizeof path));
-    status = io_file_open(io, path, IO_OPEN_READ, NULL, &file);
-    if (status == STATUS_NOT_FOUND)
-        return status;
-    TRY(status);
+    TRY(io_file_open(io, path, IO_OPEN_READ, NULL, &file));
     TRY(io_file_size(io, file, &size));
     if (size > MANIFEST_BYTES_MAX) {
         status = STATUS_CORRUPT;
@@ -308,18 +304,58 @@ int manifest_load(struct io *io, const char *dir, struct error_detail *detail, s
         status = STATUS_NO_MEMORY;
         goto out;
     }
-    TRY(io_read(io, file, 0, bytes, (size_t)size, &got));
-    /* Two copies of equal length stand one behind the other; the first needs nothing of a file that was cut.
-     */
-    size_t half = got / 2;
-    status = copy_read(bytes, got, out);
-    if (status == STATUS_CORRUPT)
-        status = copy_read(bytes + half, got - half, out);
+    TRY(io_read(io, file, 0, bytes, (size_t)size, len_out));
+    *bytes_out = bytes;
+    bytes = NULL;
 out:
+    mem_free(bytes);
+    io_file_close(io, file);
+    return status;
+}
+
+int manifest_load(struct io *io, const char *dir, struct error_detail *detail, struct manifest *out) {
+    uint8_t *bytes = NULL;
+    size_t len;
+    int status = file_read(io, dir, &bytes, &len);
+    if (status == STATUS_NOT_FOUND)
+        return status;
+    if (status == STATUS_OK) {
+        /* Two copies of equal length stand one behind the other; the first needs nothing of a file that was
+         * cut. */
+        size_t half = len / 2;
+        status = copy_read(bytes, len, out);
+        if (status == STATUS_CORRUPT)
+            status = copy_read(bytes + half, len - half, out);
+    }
     if (status < 0)
         error_set(detail, status, "%s/manifest: %s", dir, status_message(status));
     mem_free(bytes);
-    io_file_close(io, file);
+    return status;
+}
+
+int manifest_verify(struct io *io, const char *dir,
+                    void (*each)(void *context, uint64_t offset, const char *what), void *context,
+                    struct error_detail *detail) {
+    uint8_t *bytes = NULL;
+    size_t len;
+    struct manifest copies[2] = {{0}, {0}};
+    int status = file_read(io, dir, &bytes, &len);
+    if (status < 0)
+        return error_set(detail, status, "%s/manifest: %s", dir, status_message(status));
+    size_t half = len / 2;
+    int results[2] = {copy_read(bytes, len, &copies[0]), copy_read(bytes + half, len - half, &copies[1])};
+    for (size_t i = 0; i < 2; i++) {
+        if (results[i] == STATUS_CORRUPT)
+            each(context, i * half, i == 0 ? "the first copy is damaged" : "the second copy is damaged");
+        else if (results[i] < 0)
+            status = error_set(detail, results[i], "%s/manifest: %s", dir, status_message(results[i]));
+    }
+    if (status == STATUS_OK && results[0] == STATUS_OK && results[1] == STATUS_OK &&
+        memcmp(bytes, bytes + half, half) != 0)
+        each(context, half, "the two copies differ");
+    manifest_release(&copies[0]);
+    manifest_release(&copies[1]);
+    mem_free(bytes);
     return status;
 }
 

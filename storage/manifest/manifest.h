@@ -97,6 +97,12 @@ bool manifest_covers(const struct manifest *manifest, int64_t time_ms, uint64_t 
  * damaged; STATUS_NEWER_FORMAT, STATUS_IO, STATUS_NO_MEMORY. */
 int manifest_load(struct io *io, const char *dir, struct error_detail *detail, struct manifest *out);
 
+/* Looks at both copies: calls `each` with what is wrong and where; one whole copy is enough for
+ * manifest_load. Errors as manifest_load's, but damage is none. */
+int manifest_verify(struct io *io, const char *dir,
+                    void (*each)(void *context, uint64_t offset, const char *what), void *context,
+                    struct error_detail *detail);
+
 /* Makes it the one that counts; blocks. After an error either the old or the new one counts. */
 int manifest_store(struct io *io, const char *dir, const struct manifest *manifest,
                    struct error_detail *detail);

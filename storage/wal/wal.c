@@ -135,6 +135,7 @@ int wal_open(const struct wal_options *options, struct error_detail *detail, str
         return error_set(detail, STATUS_NO_MEMORY, "opening the log: out of memory");
     wal->io = options->io;
     wal->segment_bytes = options->segment_bytes;
+    wal->read_only = options->read_only;
     wal->state = WAL_FAILED; /* until wal_start */
     rand_init(&wal->rand, options->seed);
     int status = STATUS_NO_MEMORY;

@@ -28,6 +28,7 @@ struct wal_options {
     const char *dir;        /* exists; copied */
     uint64_t segment_bytes; /* a multiple of the frame size; for new segments */
     uint64_t seed;          /* for salts; from rand_seed_from_system(), or a test's */
+    bool read_only;         /* wal_replay writes nothing at all, and wal_start is never called */
 };
 
 enum wal_record_type {
@@ -53,6 +54,9 @@ struct wal_sink {
     int (*record)(void *context, wal_position position, bool proven, enum wal_record_type type,
                   struct slice payload);
     void *context;
+    /* Damage below the durable position, as it is found: `frames` frames of 4096 bytes from `offset` on, all
+     * that is known of a segment that is lost as a whole. May be NULL. */
+    void (*damage)(void *context, uint32_t segment, uint64_t offset, uint64_t frames, const char *what);
 };
 
 struct wal_replay_stats {

@@ -86,6 +86,7 @@ struct wal {
     struct io *io;
     char *dir;
     uint64_t segment_bytes;
+    bool read_only;
     struct rand rand;
     enum wal_state state;
     bool started;

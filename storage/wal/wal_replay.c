@@ -75,10 +75,19 @@ static uint64_t frames_end(const struct replay *replay) {
 /* ---- Damage
  * ------------------------------------------------------------------------------------------------- */
 
+static void damage_tell(struct replay *replay, uint32_t segment, uint64_t offset, uint64_t frames,
+                        const char *what) {
+    if (replay->sink->damage != NULL)
+        replay->sink->damage(replay->sink->context, segment, offset, frames, what);
+}
+
 static void damage_log(struct replay *replay) {
-    if (replay->damage_frames > 0)
-        log_error("damaged log frames skipped", LOG_U64("segment", replay->segment->header.number),
+    if (replay->damage_frames > 0) {
+        uint32_t number = replay->segment->header.number;
+        log_error("damaged log frames skipped", LOG_U64("segment", number),
                   LOG_U64("offset", replay->damage_offset), LOG_U64("frames", replay->damage_frames));
+        damage_tell(replay, number, replay->damage_offset, replay->damage_frames, "damaged frames");
+    }
     replay->stats.corrupt_frames += replay->damage_frames;
     replay->damage_frames = 0;
 }
@@ -376,9 +385,10 @@ static int tail_deliver(struct replay *replay, uint64_t proven) {
         log_warn("torn tail of the log cut: a group that was never acknowledged",
                  LOG_U64("segment", replay->segment->header.number), LOG_U64("offset", end),
                  LOG_U64("bytes", torn_end - end));
-        torn_keep(replay, end, torn_end);
+        if (!replay->wal->read_only)
+            torn_keep(replay, end, torn_end);
     }
-    if (end > proven)
+    if (end > proven && !replay->wal->read_only)
         (void)io_sync(replay->wal->io, replay->file);
     if (proven > WAL_DATA_OFFSET)
         replay->wal->durable = wal__position(replay->segment->header.number, proven);
@@ -400,6 +410,8 @@ static int unreadable_count(struct replay *replay, uint64_t known_end) {
     }
     uint64_t frames = (known_end - offset + WAL_FRAME_BYTES - 1) / WAL_FRAME_BYTES;
     replay->stats.corrupt_frames += frames > 0 ? frames : 1;
+    damage_tell(replay, replay->segment->header.number, 0, frames,
+                "both headers are damaged: the segment is lost");
     log_error("a log segment's header is damaged: the segment is lost",
               LOG_STR("path", io_file_path(replay->file)), LOG_U64("frames", frames));
     return STATUS_OK;
@@ -436,6 +448,7 @@ static int segment_replay(struct replay *replay, struct wal__segment *segment,
     }
     if (segment->header_damage > 0) {
         replay->stats.corrupt_frames += segment->header_damage;
+        damage_tell(replay, number, 0, segment->header_damage, "one of its two headers is damaged");
         log_error("a copy of a log segment's header is damaged", LOG_STR("path", path));
     }
     replay->stats.segments++;
@@ -481,6 +494,7 @@ static void missing_count(struct replay *replay) {
             continue;
         counted = number;
         replay->stats.corrupt_frames += wal__position_offset(end) / WAL_FRAME_BYTES;
+        damage_tell(replay, number, 0, wal__position_offset(end) / WAL_FRAME_BYTES, "the segment is missing");
         log_error("a log segment is missing", LOG_STR("dir", wal->dir), LOG_U64("segment", number));
     }
 }

@@ -124,7 +124,7 @@ static int on_record(void *context, wal_position position, bool proven, enum wal
 
 static struct wal *replay(struct seen *seen) {
     struct wal_options options = {.io = io, .dir = dir, .segment_bytes = 3 * WAL_FRAME_BYTES, .seed = 5};
-    struct wal_sink sink = {on_segment, on_record, seen};
+    struct wal_sink sink = {on_segment, on_record, seen, NULL};
     struct wal_replay_stats stats;
     struct wal *wal;
     if (wal_open(&options, NULL, &wal) != STATUS_OK)

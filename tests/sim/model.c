@@ -31,6 +31,7 @@ void model_release(struct model *model) {
     for (size_t i = 0; i < model->series_count; i++) {
         free(model->series[i].samples);
         free(model->series[i].declared);
+        free(model->series[i].weak_deleted);
     }
     for (size_t i = 0; i < model->write_count; i++) {
         free(model->writes[i]->samples);
@@ -48,6 +49,13 @@ struct model_write *model_send(struct model *model, struct sent_sample *samples,
     write->count = count;
     GROW(model->writes, model->write_count, model->write_capacity);
     model->writes[model->write_count++] = write;
+    return write;
+}
+
+struct model_write *model_send_delete(struct model *model, struct model_delete what) {
+    struct model_write *write = model_send(model, NULL, 0);
+    write->deletes = true;
+    write->what = what;
     return write;
 }
 
@@ -97,9 +105,40 @@ static void declare(struct model_series *series, struct extent at, bool maybe) {
     series->declared[series->declared_count++].maybe = maybe;
 }
 
+bool model_delete_meets(const struct model_delete *what, uint32_t series) {
+    return (what->modulus == 0 ? series == what->rest : series % what->modulus == what->rest) != what->others;
+}
+
+static bool delete_takes(const struct model_delete *what, const struct model_sample *sample) {
+    return sample->time_ms >= what->time_min_ms && sample->time_ms <= what->time_max_ms;
+}
+
+/* A delete's rule: what is there now, of those series and times, is gone; what comes later is judged without
+ * it.
+ */
+static void apply_delete(struct model *model, const struct model_delete *what, bool weak) {
+    for (uint32_t i = 0; i < model->series_count; i++) {
+        struct model_series *series = &model->series[i];
+        size_t kept = 0;
+        if (!model_delete_meets(what, i))
+            continue;
+        for (size_t j = 0; j < series->count; j++) {
+            if (!delete_takes(what, &series->samples[j])) {
+                series->samples[kept++] = series->samples[j];
+            } else if (weak) {
+                GROW(series->weak_deleted, series->weak_deleted_count, series->weak_deleted_capacity);
+                series->weak_deleted[series->weak_deleted_count++] = series->samples[j];
+            }
+        }
+        series->count = kept;
+    }
+}
+
 static struct model_verdict apply(struct model *model, const struct model_write *write, struct extent at,
                                   bool weak) {
     struct model_verdict verdict = {0};
+    if (write->deletes)
+        apply_delete(model, &write->what, weak);
     for (size_t i = 0; i < write->count; i++) {
         const struct sent_sample *sent = &write->samples[i];
         struct model_series *series = &model->series[sent->series];
@@ -130,6 +169,8 @@ static void weak_end(struct model *model) {
     for (size_t i = 0; i < model->series_count; i++)
         for (size_t j = 0; j < model->series[i].count; j++)
             model->series[i].samples[j].weak = false;
+    for (size_t i = 0; i < model->series_count; i++)
+        model->series[i].weak_deleted_count = 0;
     model->has_weak = false;
 }
 
@@ -142,7 +183,7 @@ void model_bury(struct model *model) {
 struct model_verdict model_acknowledge(struct model *model, struct model_write *write, struct extent at) {
     ASSERT(write->state == WRITE_IN_FLIGHT);
     write->state = WRITE_ACKNOWLEDGED;
-    if (write->count > 0) {
+    if (write->count > 0 || write->deletes) {
         model_bury(model);
         weak_end(model);
         model->last = at;
@@ -172,10 +213,29 @@ static bool found_has(const struct found_series *found, int64_t time_ms, uint64_
     return found_find(found, time_ms, value_bits) != SIZE_MAX;
 }
 
+/* Would the delete take something, and is none of that found? */
+static bool delete_survived(const struct model *model, const struct model_delete *what,
+                            const struct found_series *found) {
+    size_t gone = 0;
+    for (uint32_t i = 0; i < model->series_count; i++) {
+        const struct model_series *series = &model->series[i];
+        for (size_t j = 0; j < series->count && model_delete_meets(what, i); j++) {
+            if (!delete_takes(what, &series->samples[j]))
+                continue;
+            if (found_has(&found[i], series->samples[j].time_ms, series->samples[j].value_bits))
+                return false;
+            gone++;
+        }
+    }
+    return gone > 0;
+}
+
 /* Would the write store something, and is all of that found? */
 static bool write_survived(const struct model *model, const struct model_write *write,
                            const struct found_series *found) {
     size_t new_count = 0;
+    if (write->deletes)
+        return delete_survived(model, &write->what, found);
     for (size_t i = 0; i < write->count; i++) {
         const struct sent_sample *sent = &write->samples[i];
         struct model_series series = model->series[sent->series];
@@ -298,6 +358,10 @@ void model_carry(struct model *model, struct extent carried) {
 }
 
 static void weak_settle(struct model_series *series, const struct found_series *found) {
+    for (size_t i = 0; i < series->weak_deleted_count; i++)
+        if (found_has(found, series->weak_deleted[i].time_ms, series->weak_deleted[i].value_bits))
+            sample_insert(series, series->weak_deleted[i]);
+    series->weak_deleted_count = 0;
     size_t kept = 0;
     for (size_t i = 0; i < series->count; i++)
         if (!series->samples[i].weak ||

@@ -38,6 +38,13 @@ struct sent_sample {
     int64_t start_ms;
 };
 
+/* A delete: of the series with number % modulus == rest (modulus 0: number == rest), or of all others. */
+struct model_delete {
+    uint32_t modulus, rest;
+    bool others;
+    int64_t time_min_ms, time_max_ms;
+};
+
 enum write_state { WRITE_IN_FLIGHT, WRITE_ACKNOWLEDGED, WRITE_MAYBE, WRITE_DEAD };
 
 struct model_write {
@@ -45,6 +52,8 @@ struct model_write {
     enum write_state state;
     struct sent_sample *samples;
     size_t count;
+    bool deletes; /* it is a delete, and has no samples */
+    struct model_delete what;
 };
 
 struct model_series {
@@ -57,6 +66,11 @@ struct model_series {
     } * declared; /* where each segment that uses it declares it */
     size_t declared_count;
     size_t declared_capacity;
+    /* Deleted by what was never acknowledged, and was found by a start that could not write: the next may
+     * find them. */
+    struct model_sample *weak_deleted;
+    size_t weak_deleted_count;
+    size_t weak_deleted_capacity;
 };
 
 struct model {
@@ -82,6 +96,8 @@ void model_release(struct model *model);
 
 /* Takes over `samples` (malloc). */
 struct model_write *model_send(struct model *model, struct sent_sample *samples, size_t count);
+
+struct model_write *model_send_delete(struct model *model, struct model_delete what);
 
 struct model_verdict {
     uint64_t stored, equal, refused;
@@ -117,6 +133,7 @@ void model_rot(struct model *model, uint32_t segment, uint64_t offset);
 
 /* How many series have a sample in the range. */
 size_t model_series_in(const struct model *model, int64_t time_min_ms, int64_t time_max_ms);
+bool model_delete_meets(const struct model_delete *what, uint32_t series);
 bool model_series_has(const struct model_series *series, int64_t time_min_ms, int64_t time_max_ms);
 
 #endif

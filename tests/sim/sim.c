@@ -44,8 +44,8 @@ struct progress {
     uint64_t seed;
     unsigned faults;
     unsigned round, step;
-    uint64_t ends, worlds, acknowledged, failed, checks, opens, rots, lost_to_rot, cuts, lates, merges,
-        snapshots, trace_sum;
+    uint64_t ends, worlds, acknowledged, failed, checks, opens, rots, lost_to_rot, cuts, lates, deletes,
+        cleaned, merges, snapshots, trace_sum;
 };
 
 /* Which steps a run does: bit by (round, step). NULL: all. */
@@ -121,6 +121,8 @@ static void world_run_rounds(uint64_t seed, unsigned rounds, unsigned faults, co
     progress->cuts += world.cuts;
     progress->lates += world.lates;
     progress->snapshots += world.snapshots;
+    progress->deletes += world.deletes;
+    progress->cleaned += world.cleaned;
     progress->merges += world.merges;
 }
 
@@ -384,17 +386,15 @@ int main(int argc, char **argv) {
         return 1;
     }
     printf("sim: %llu ends survived in %llu worlds from seed %llu on: %llu requests acknowledged, %llu "
-           "failed, %llu starts, "
-           "%llu comparisons, %llu blocks cut, %llu of late samples, %llu merges, %llu snapshots, %llu bits "
-           "flipped, %llu "
-           "samples lost to "
-           "that; trace "
+           "failed, %llu starts, %llu comparisons, %llu blocks cut, %llu of late samples, %llu deletes, %llu "
+           "blocks cleaned, %llu merges, %llu snapshots, %llu bits flipped, %llu samples lost to that; trace "
            "%016llx\n",
            (unsigned long long)progress->ends, (unsigned long long)progress->worlds,
            (unsigned long long)options.seed, (unsigned long long)progress->acknowledged,
            (unsigned long long)progress->failed, (unsigned long long)progress->opens,
            (unsigned long long)progress->checks, (unsigned long long)progress->cuts,
-           (unsigned long long)progress->lates, (unsigned long long)progress->merges,
+           (unsigned long long)progress->lates, (unsigned long long)progress->deletes,
+           (unsigned long long)progress->cleaned, (unsigned long long)progress->merges,
            (unsigned long long)progress->snapshots, (unsigned long long)progress->rots,
            (unsigned long long)progress->lost_to_rot, (unsigned long long)progress->trace_sum);
     return 0;

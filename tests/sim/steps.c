@@ -176,6 +176,27 @@ static void step_fill(struct world *world) {
     io_sim_capacity_set(world->io, full ? io_sim_used_bytes(world->io) + below(world, 100000) : 0);
 }
 
+/* Of one series, of a metric, or of all others. */
+static void step_delete(struct world *world) {
+    if (world->in_flight >= WORLD_IN_FLIGHT_MAX)
+        return;
+    struct model_delete what = {.modulus = one_in(world, 3) ? 7 : 0,
+                                .rest = (uint32_t)below(world, world->series_count),
+                                .others = one_in(world, 10),
+                                .time_min_ms = INT64_MIN,
+                                .time_max_ms = INT64_MAX};
+    what.rest %= what.modulus == 0 ? UINT32_MAX : what.modulus;
+    if (!one_in(world, 4)) {
+        what.time_min_ms = world->scrape_ms - (int64_t)below(world, 600000);
+        what.time_max_ms = what.time_min_ms + (int64_t)below(world, 100000);
+    }
+    world_delete(world, what);
+}
+
+static void step_clean(struct world *world) {
+    world_clean(world);
+}
+
 static void step_alive(struct world *world) {
     world_check_alive(world);
 }
@@ -190,7 +211,7 @@ void step_run(struct world *world) {
         {"edges", step_edges, 1},     {"run", step_run_briefly, 25}, {"run long", step_run_long, 3},
         {"drain", step_drain, 6},     {"query", step_query, 6},      {"query all", step_query_all, 1},
         {"restart", step_restart, 1}, {"clock", step_clock, 2},      {"fill", step_fill, 3},
-        {"alive", step_alive, 1},
+        {"alive", step_alive, 1},     {"delete", step_delete, 5},    {"clean", step_clean, 1},
     };
     unsigned sum = 0;
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)

@@ -140,6 +140,9 @@ void world_init(struct world *world, uint64_t seed, unsigned faults, FILE *trace
     world->limits.snapshot_samples_max = 20u << rand_below(rand, 6);
     world->limits.snapshot_ms_max = 1000u << rand_below(rand, 8);
     world->limits.retention_ms = 0;
+    world->limits.scrub_bytes_per_s = (uint64_t)1 << (20 + rand_below(rand, 8));
+    world->limits.scrub_pass_ms = 500u << rand_below(rand, 8);
+    world->limits.deletes_max = 2u << rand_below(rand, 5);
     world->series_count = 2 + (uint32_t)rand_below(rand, WORLD_SERIES_MAX - 1);
     buf_init(&world->labels);
     ASSERT(buf_reserve(&world->labels, LABELS_BYTES) != NULL);
@@ -152,6 +155,7 @@ void world_release(struct world *world) {
     world->cuts = metric_get(METRIC_blocks_cut);
     world->lates = metric_get(METRIC_blocks_late);
     world->snapshots = metric_get(METRIC_snapshots);
+    world->cleaned = metric_get(METRIC_blocks_cleaned);
     world->merges = metric_get(METRIC_compactions);
     mem_fault_set(0, 0);
     if (world->storage != NULL)
@@ -200,6 +204,8 @@ void world_close(struct world *world) {
     world->storage = NULL;
     if (world->in_flight != 0)
         world_fail(world, "%u requests were never answered", world->in_flight);
+    if (world->cleans != 0)
+        world_fail(world, "%u askings to clean were never answered", world->cleans);
 }
 
 static void faults_apply(struct world *world, bool calm) {
@@ -597,6 +603,53 @@ bool world_send(struct world *world, struct sent_sample *samples, size_t count) 
     free(starts_ms);
     free(ends);
     return status == STATUS_OK;
+}
+
+/* ---- deleting ---- */
+
+bool world_delete(struct world *world, struct model_delete what) {
+    char text[16];
+    snprintf(text, sizeof text, what.modulus == 0 ? "%u" : "m%u", what.rest);
+    const struct matcher matcher = {.kind = what.others ? MATCHER_NOT_EQUAL : MATCHER_EQUAL,
+                                    .name = slice_str(what.modulus == 0 ? "i" : "__name__"),
+                                    .value = slice_str(text)};
+    const struct delete_selector selector = {&matcher, 1};
+    struct pending *pending = calloc(1, sizeof *pending);
+    ASSERT(pending != NULL);
+    if (metric_get(METRIC_wal_writable) != 0)
+        model_bury(&world->model);
+    if ((world->faults & FAULT_MEMORY) && rand_below(&world->rand, 8) == 0)
+        mem_fault_set(1 + rand_below(&world->rand, 40), 0);
+    struct storage_write *write;
+    struct error_detail detail = {0};
+    int status = storage_delete_prepare(world->storage, &selector, 1, what.time_min_ms, what.time_max_ms,
+                                        &detail, &write);
+    pending->world = world;
+    pending->write = model_send_delete(&world->model, what);
+    world_note(world, "delete %llu = %s", (unsigned long long)pending->write->number, status_name(status));
+    if (status == STATUS_OK) {
+        world->in_flight++;
+        world->deletes++;
+        storage_write_submit(world->storage, write, on_done, pending);
+        return true;
+    }
+    bool memory = status == STATUS_NO_MEMORY && ((world->faults & FAULT_MEMORY) || world->armed);
+    if (!memory && status != STATUS_BUSY)
+        world_fail(world, "storage_delete_prepare: %s", detail.text);
+    pending->write->state = WRITE_DEAD;
+    free(pending);
+    return false;
+}
+
+static void on_clean(void *context, int status) {
+    struct world *world = context;
+    world_note(world, "cleaned %s", status_name(status));
+    world->cleans--;
+}
+
+void world_clean(struct world *world) {
+    if (storage_deletes_clean(world->storage, on_clean, world) == STATUS_OK)
+        world->cleans++;
 }
 
 /* ---- running ---- */

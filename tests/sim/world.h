@@ -42,6 +42,7 @@ struct world {
     uint32_t series_count;
     int64_t scrape_ms; /* the time stamp that the next scrape has */
     unsigned in_flight;
+    unsigned cleans; /* asked for and not answered */
     bool manifest_rot;
     bool armed;             /* a test made something fail: any operating error will do */
     struct buf labels;      /* of the request under way; with room, so that making one never allocates */
@@ -60,8 +61,8 @@ struct world {
 
     /* progress, for messages and sums */
     unsigned round, step;
-    uint64_t acknowledged, failed, survived_ends, checks, lost_to_rot, opens, rots, cuts, lates, merges,
-        snapshots;
+    uint64_t acknowledged, failed, survived_ends, checks, lost_to_rot, opens, rots, cuts, lates, deletes,
+        cleaned, merges, snapshots;
     FILE *trace;        /* NULL: none */
     uint64_t trace_sum; /* of all lines */
 };
@@ -103,6 +104,12 @@ void world_restart(struct world *world);
 /* A request of these samples (taken over); prepared, submitted, and known to the model. False if it was
  * refused for lack of memory. */
 bool world_send(struct world *world, struct sent_sample *samples, size_t count);
+
+/* A delete, likewise; false if it was refused, for lack of memory or because too many wait. */
+bool world_delete(struct world *world, struct model_delete what);
+
+/* Asks for blocks to be written anew without what was deleted. */
+void world_clean(struct world *world);
 
 /* Runs the storage for this much virtual time, in small steps; ends early if the machine ends. */
 void world_run(struct world *world, uint64_t ns);

@@ -73,6 +73,17 @@ static void test_serve(void **state) {
     assert_int_equal(config.limits.connections_max, 512);
     assert_false(config.delayed_name_removal);
 
+    assert_false(config.enable_admin_api);
+    char *admin[] = {"tidalite", "serve", "--enable-admin-api", "--listen", ":80", NULL};
+    assert_int_equal(parse(admin, &config, &action, &detail), STATUS_OK);
+    assert_true(config.enable_admin_api);
+    assert_string_equal(config.listen, ":80");
+    admin[2] = "--enable-admin-api=false";
+    assert_int_equal(parse(admin, &config, &action, &detail), STATUS_OK);
+    assert_false(config.enable_admin_api);
+    admin[2] = "--enable-admin-api=maybe";
+    assert_int_equal(parse(admin, &config, &action, &detail), STATUS_BAD_INPUT);
+
     char *full[] = {"tidalite",
                     "serve",
                     "--listen",

@@ -245,7 +245,7 @@ static int on_record(void *context, wal_position position, bool proven, enum wal
 
 static struct wal_replay_stats replay_check(struct fixture *f, bool *lost) {
     struct check check = {.f = f, .lost = lost};
-    struct wal_sink sink = {on_segment, on_record, &check};
+    struct wal_sink sink = {on_segment, on_record, &check, NULL};
     struct wal_replay_stats stats = {0};
     struct error_detail detail = {0};
     f->tail_count = 0;
@@ -833,7 +833,7 @@ static bool life_with_fault(enum io_backend backend, struct io_fault fault) {
     for (int life = 0; life < 3; life++) {
         for (;;) {
             struct check check = {.f = &f};
-            struct wal_sink sink = {on_segment, on_record, &check};
+            struct wal_sink sink = {on_segment, on_record, &check, NULL};
             struct wal_replay_stats stats;
             f.tail_count = 0;
             int status = open_wal(&f, NULL);
@@ -1017,7 +1017,7 @@ static void test_no_memory(void **state) {
     small_log(&f);
     for (uint64_t n = 1;; n++) {
         struct check check = {.f = &f};
-        struct wal_sink sink = {on_segment, on_record, &check};
+        struct wal_sink sink = {on_segment, on_record, &check, NULL};
         struct wal_replay_stats stats;
         struct error_detail detail = {0};
         f.tail_count = 0;

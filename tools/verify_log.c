@@ -1,0 +1,163 @@
+/* verify_log.c: every frame and record of the log. A torn tail is no damage: it was never acknowledged, and
+ * in a directory in use it may be the group that is being written. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "storage/tombstone/tombstone.h"
+#include "storage/wal/wal.h"
+#include "storage/wal/wal_record.h"
+#include "tools/verify.h"
+
+#define TRIES 5
+
+struct log_check {
+    struct verify *verify;
+    const char *dir;
+    bool quiet;        /* a rehearsal: a segment vanished meanwhile, so all is looked at again */
+    uint8_t *declared; /* bit by slot, of the segment at hand */
+    size_t declared_bytes;
+    uint64_t orphans;
+    uint64_t unreadable;
+    struct buf found; /* struct log_damage */
+};
+
+struct log_damage {
+    uint32_t segment;
+    uint64_t offset;
+    uint64_t frames;
+    const char *what;
+};
+
+static int on_segment(void *context, uint32_t number) {
+    struct log_check *check = context;
+    (void)number;
+    if (check->declared_bytes > 0)
+        memset(check->declared, 0, check->declared_bytes);
+    return STATUS_OK;
+}
+
+static int declare(struct log_check *check, uint32_t slot) {
+    size_t byte = slot / 8;
+    if (byte >= check->declared_bytes) {
+        size_t bytes = byte * 2 + 1024;
+        uint8_t *grown = mem_realloc(check->declared, bytes);
+        if (grown == NULL)
+            return STATUS_NO_MEMORY;
+        memset(grown + check->declared_bytes, 0, bytes - check->declared_bytes);
+        check->declared = grown;
+        check->declared_bytes = bytes;
+    }
+    check->declared[byte] |= (uint8_t)(1u << (slot % 8));
+    return STATUS_OK;
+}
+
+static int series_check(struct log_check *check, struct slice payload) {
+    struct wal_series_reader reader;
+    int status = wal_series_reader_init(&reader, payload);
+    while (status == STATUS_OK) {
+        uint32_t slot;
+        uint64_t id;
+        struct slice labels;
+        status = wal_series_reader_next(&reader, &slot, &id, &labels);
+        if (status == STATUS_OK)
+            status = declare(check, slot);
+    }
+    return status == STATUS_END ? STATUS_OK : status;
+}
+
+static int samples_check(struct log_check *check, struct slice payload) {
+    struct wal_samples_reader reader;
+    int status = wal_samples_reader_init(&reader, payload);
+    while (status == STATUS_OK) {
+        uint32_t slot;
+        struct sample sample;
+        int64_t start_ms;
+        status = wal_samples_reader_next(&reader, &slot, &sample, &start_ms);
+        if (status == STATUS_OK)
+            check->orphans +=
+                slot / 8 >= check->declared_bytes || (check->declared[slot / 8] & 1u << (slot % 8)) == 0;
+    }
+    return status == STATUS_END ? STATUS_OK : status;
+}
+
+static int delete_check(struct slice payload) {
+    struct tombstone *tombstone;
+    int status = tombstone_new(payload, 0, NULL, &tombstone);
+    if (status == STATUS_OK)
+        tombstone_unref(tombstone);
+    return status == STATUS_UNSUPPORTED ? STATUS_OK : status;
+}
+
+static int on_record(void *context, wal_position position, bool proven, enum wal_record_type type,
+                     struct slice payload) {
+    struct log_check *check = context;
+    (void)proven;
+    int status = type == WAL_RECORD_SERIES    ? series_check(check, payload)
+                 : type == WAL_RECORD_SAMPLES ? samples_check(check, payload)
+                                              : delete_check(payload);
+    if (status == STATUS_CORRUPT) {
+        const struct log_damage damage = {(uint32_t)(position >> 32), position & UINT32_MAX, 1,
+                                          "a record of this group can't be read"};
+        buf_append(&check->found, &damage, sizeof damage);
+        return STATUS_OK;
+    }
+    return status;
+}
+
+static void on_damage(void *context, uint32_t segment, uint64_t offset, uint64_t frames, const char *what) {
+    struct log_check *check = context;
+    const struct log_damage damage = {segment, offset, frames, what};
+    buf_append(&check->found, &damage, sizeof damage);
+}
+
+static int log_read(struct log_check *check, struct wal_replay_stats *stats, struct error_detail *detail) {
+    const struct wal_options options = {
+        .io = check->verify->io, .dir = check->dir, .segment_bytes = (uint64_t)1 << 20, .read_only = true};
+    const struct wal_sink sink = {on_segment, on_record, check, on_damage};
+    struct wal *wal;
+    int status = wal_open(&options, detail, &wal);
+    if (status < 0)
+        return status;
+    buf_clear(&check->found);
+    check->orphans = 0;
+    status = wal_replay(wal, 0, &sink, detail, stats);
+    wal_close(wal);
+    return status == STATUS_OK && check->found.failed ? STATUS_NO_MEMORY : status;
+}
+
+static void report(struct log_check *check) {
+    const struct log_damage *found = (const struct log_damage *)(void *)check->found.data;
+    for (size_t i = 0; i < check->found.len / sizeof *found; i++) {
+        char path[4096], costs[128];
+        snprintf(path, sizeof path, "%s/%08x.log", check->dir, found[i].segment);
+        snprintf(costs, sizeof costs,
+                 strstr(found[i].what, "one of") != NULL ? "nothing, the other copy counts"
+                                                         : "the requests in %llu frames of 4096 bytes",
+                 (unsigned long long)found[i].frames);
+        verify_damage(check->verify, path, found[i].offset, found[i].what, costs);
+    }
+    if (check->orphans > 0)
+        verify_note(check->verify, "%llu samples in %s belong to series whose declaration is damaged",
+                    (unsigned long long)check->orphans, check->dir);
+}
+
+int verify_log(struct verify *verify, struct error_detail *detail) {
+    char dir[4000];
+    struct log_check check = {.verify = verify, .dir = dir};
+    struct wal_replay_stats stats = {0};
+    if ((size_t)snprintf(dir, sizeof dir, "%s/wal", verify->dir) >= sizeof dir)
+        return STATUS_TOO_LARGE;
+    int status = STATUS_NOT_FOUND;
+    for (int tries = 0; tries < TRIES && status == STATUS_NOT_FOUND; tries++)
+        status = log_read(&check, &stats, detail);
+    if (status == STATUS_OK) {
+        report(&check);
+        if (stats.torn_tails > 0)
+            verify_note(verify, "%s ends in %llu bytes that were never acknowledged", dir,
+                        (unsigned long long)stats.torn_bytes);
+    }
+    mem_free(check.declared);
+    buf_release(&check.found);
+    return status;
+}
