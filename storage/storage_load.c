@@ -190,7 +190,8 @@ static int labels_load(struct storage *storage, struct error_detail *detail) {
                                      .pair_end = labels.pair_end,
                                      .series = labels.series,
                                      .slot_end = labels.slot_end,
-                                     .threads = 2};
+                                     /* whoever runs it all on one thread wants the same run twice */
+                                     .threads = storage->options.io == storage->options.io_maintain ? 1 : 2};
     TRY(series_load(storage->series, &load, detail));
     for (uint32_t slot = 0; slot < labels.slot_end; slot++)
         if (labels.series[slot].pair_count > 0)

@@ -533,6 +533,7 @@ static int series_write(struct storage *storage, uint32_t slot, struct error_det
     m->late_columns.has_starts = 0;
     for (size_t i = 0; i < m->late_count; i++)
         TRY(late_window_read(m->lates[i], slot, m->begin_ms, m->end_ms - 1, &m->late_columns));
+    TRY(late_columns_sort(&m->late_columns, 0)); /* windows may overlap after a failed attempt */
     bool hides = hidden_touches(storage->hidden, slot, INT64_MIN, m->end_ms - 1) && !MUTATED(CUT_DELETED);
     if (m->late_columns.count == 0 && !hides) {
         for (size_t i = 0; i < head_count; i++) {

@@ -364,7 +364,7 @@ static int run_append(const struct run *run, int64_t time_min_ms, int64_t time_m
 }
 
 /* Sorts what stands behind `from`: a few ascending runs, so by merging neighbours. Times are unique. */
-static int columns_sort(struct sample_columns *columns, size_t from) {
+int late_columns_sort(struct sample_columns *columns, size_t from) {
     size_t count = columns->count - from, at = 1;
     while (at < count && columns->times_ms[from + at - 1] < columns->times_ms[from + at])
         at++;
@@ -437,7 +437,7 @@ int late_read(struct late *late, uint32_t slot, int64_t time_min_ms, int64_t tim
     }
 out:
     pthread_mutex_unlock(&late->mutex);
-    return status < 0 ? status : columns_sort(columns, from);
+    return status < 0 ? status : late_columns_sort(columns, from);
 }
 
 int late_each(struct late *late, uint32_t slot,
@@ -449,7 +449,7 @@ int late_each(struct late *late, uint32_t slot,
         columns.count = 0;
         columns.has_starts = 0;
         TRY(window_read(late->windows[i], slot, INT64_MIN, INT64_MAX, &columns));
-        TRY(columns_sort(&columns, 0));
+        TRY(late_columns_sort(&columns, 0));
         if (columns.count > 0)
             TRY(each(context, &columns));
     }
@@ -573,7 +573,7 @@ int late_window_read(struct late_window *window, uint32_t slot, int64_t time_min
     pthread_mutex_lock(&window->late->mutex);
     int status = window_read(window, slot, time_min_ms, time_max_ms, columns);
     pthread_mutex_unlock(&window->late->mutex);
-    return status < 0 ? status : columns_sort(columns, from);
+    return status < 0 ? status : late_columns_sort(columns, from);
 }
 
 uint64_t late_position_first(const struct late *late) {

@@ -93,6 +93,10 @@ int late_window_slots(struct late_window *window, uint32_t **slots_out, size_t *
 int late_window_read(struct late_window *window, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
                      struct sample_columns *columns);
 
+/* Puts the samples behind `from`, of several windows one after the other, in the order of time.
+ * STATUS_NO_MEMORY. */
+int late_columns_sort(struct sample_columns *columns, size_t from);
+
 /* The lowest position of any sample held; UINT64_MAX if there is none. */
 uint64_t late_position_first(const struct late *late);
 
