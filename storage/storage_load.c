@@ -372,8 +372,11 @@ static int snapshot_load(struct storage *storage, const struct manifest_snapshot
         return STATUS_NO_MEMORY;
     status = frame_reader_open(storage->options.io, path, NULL, snapshot->number, snapshot->bytes, detail,
                                &reader);
-    if (status == STATUS_NOT_FOUND)
+    if (status == STATUS_NOT_FOUND) {
+        metric_add(METRIC_snapshot_damage, 1);
+        log_error("a snapshot is missing", LOG_STR("file", path));
         status = STATUS_CORRUPT;
+    }
     TRY(status);
     TRY(frames_look(&reader, &found));
     if (found.damaged > 0 || !found.has_end || !found.has_chunklog) {

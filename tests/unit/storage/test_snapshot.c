@@ -1,0 +1,230 @@
+/* test_snapshot.c: snapshots, their labels and the chunk log: restarts that read them, and damage in each of
+ * their files. */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/bytes.h"
+#include "base/metrics.h"
+#include "base/rand.h"
+#include "tests/unit/storage/storage_fixture.h"
+
+#define SERIES  30
+#define ROUNDS  400
+#define STEP_MS 1000
+
+static struct sample model[SERIES][ROUNDS];
+static size_t count;
+
+static void open_small(struct fixture *f) {
+    fixture_open(f, IO_BACKEND_SYSCALL);
+    storage_close(f->storage);
+    f->limits.snapshot_samples_max = 2000;
+    f->limits.snapshot_ms_max = 1u << 30;
+    f->limits.retention_ms = 0;
+    f->now_ms -= f->now_ms % (int64_t)f->limits.window_ms;
+    fixture_open_storage(f);
+    metrics_reset();
+    count = 0;
+}
+
+static void maintain(struct fixture *f) {
+    for (int idle = 0; idle < 3;) {
+        bool worked = storage_maintain(f->storage, f->now_ms);
+        worked |= storage_step(f->storage, f->now_ms);
+        idle = worked ? 0 : idle + 1;
+    }
+}
+
+/* Random values, so that chunks are long. */
+static void write_rounds(struct fixture *f, struct rand *rand, size_t rounds) {
+    for (; rounds > 0; rounds--, count++) {
+        struct batch *b = batch_new();
+        for (int series = 0; series < SERIES; series++) {
+            struct sample sample = {f->now_ms, rand_u64(rand) >> 12};
+            batch_add(b, series, sample.time_ms, sample.value_bits);
+            model[series][count] = sample;
+        }
+        assert_int_equal(batch_write(f, b).samples_stored, SERIES);
+        f->now_ms += STEP_MS;
+        maintain(f);
+    }
+}
+
+static void check(struct fixture *f) {
+    for (int series = 0; series < SERIES; series++)
+        series_expect(f, series, model[series], count);
+}
+
+/* The newest file in head/ with that ending. */
+static void newest(const struct fixture *f, const char *ending, char *path, size_t bytes) {
+    char dir_path[128], best[64] = "";
+    snprintf(dir_path, sizeof dir_path, "%s/head", f->dir);
+    DIR *dir = opendir(dir_path);
+    assert_non_null(dir);
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        const char *dot = strchr(entry->d_name, '.');
+        if (dot != NULL && strcmp(dot, ending) == 0 && strcmp(entry->d_name, best) > 0)
+            snprintf(best, sizeof best, "%.60s", entry->d_name);
+    }
+    closedir(dir);
+    assert_true(best[0] != '\0');
+    snprintf(path, bytes, "%s/head/%s", f->dir, best);
+}
+
+static void flip(const char *path, long offset) {
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, offset, SEEK_SET), 0);
+    int byte = fgetc(file);
+    assert_true(byte != EOF);
+    assert_int_equal(fseek(file, offset, SEEK_SET), 0);
+    fputc(byte ^ 0x10, file);
+    fclose(file);
+}
+
+static long size_of(const char *path) {
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    fseek(file, 0, SEEK_END);
+    long size = ftell(file);
+    fclose(file);
+    return size;
+}
+
+static uint64_t damage(void) {
+    return metric_get(METRIC_snapshot_damage) + metric_get(METRIC_chunklog_damage);
+}
+
+/* A start reads the log since the newest snapshot only, what is sent again is known, and slots stay. */
+static void test_snapshot_restart(void **state) {
+    (void)state;
+    struct fixture f;
+    struct rand rand;
+    rand_init(&rand, 1);
+    open_small(&f);
+    for (int start = 0; start < 4; start++) {
+        write_rounds(&f, &rand, 90);
+        uint64_t snapshots = metric_get(METRIC_snapshots);
+        assert_true(snapshots > 0);
+        metrics_reset();
+        fixture_reopen(&f);
+        assert_true(metric_get(METRIC_wal_replay_samples) <= 2100);
+        assert_int_equal(damage(), 0);
+        check(&f);
+        struct batch *b = batch_new();
+        for (int series = 0; series < SERIES; series++)
+            batch_add(b, series, model[series][count - 1].time_ms, model[series][count - 1].value_bits);
+        assert_int_equal(batch_write(&f, b).samples_equal, SERIES);
+        write_rounds(&f, &rand, 1);
+    }
+    assert_true(metric_get(METRIC_wal_segments) <= 4); /* the log is cut behind snapshots */
+    fixture_close(&f);
+}
+
+/* The newest snapshot damaged at any of many places: the one before it and the log since have everything. */
+static void test_snapshot_damaged(void **state) {
+    (void)state;
+    struct fixture f;
+    struct rand rand;
+    char path[256];
+    rand_init(&rand, 2);
+    open_small(&f);
+    write_rounds(&f, &rand, 250);
+    newest(&f, ".snapshot", path, sizeof path);
+    long size = size_of(path);
+    for (int round = 0; round < 12; round++) {
+        storage_close(f.storage);
+        long at = round == 0 ? 0 : (long)rand_below(&rand, (uint64_t)size);
+        flip(path, at);
+        metrics_reset();
+        fixture_open_storage(&f);
+        check(&f);
+        storage_close(f.storage);
+        flip(path, at);
+        fixture_open_storage(&f);
+        check(&f);
+    }
+    storage_close(f.storage);
+    assert_int_equal(unlink(path), 0);
+    metrics_reset();
+    fixture_open_storage(&f);
+    assert_true(damage() > 0);
+    check(&f);
+    fixture_close(&f);
+}
+
+/* One copy of the labels damaged, or gone: the other has them. Both: what they name is lost, and told. */
+static void test_snapshot_labels(void **state) {
+    (void)state;
+    struct fixture f;
+    struct rand rand;
+    char path[256], path2[256];
+    rand_init(&rand, 3);
+    open_small(&f);
+    write_rounds(&f, &rand, 150);
+    newest(&f, ".labels", path, sizeof path);
+    newest(&f, ".labels2", path2, sizeof path2);
+    storage_close(f.storage);
+    flip(path, 30);
+    metrics_reset();
+    fixture_open_storage(&f);
+    assert_true(damage() > 0);
+    check(&f);
+    storage_close(f.storage);
+    assert_int_equal(unlink(path), 0);
+    fixture_open_storage(&f);
+    check(&f);
+    storage_close(f.storage);
+    flip(path2, 30);
+    metrics_reset();
+    fixture_open_storage(&f);
+    assert_true(damage() > 0);
+    fixture_close(&f);
+}
+
+/* A sealed chunk damaged: its series misses what was before, others nothing, and the answer says so. */
+static void test_chunklog_damaged(void **state) {
+    (void)state;
+    struct fixture f;
+    struct rand rand;
+    char path[256];
+    rand_init(&rand, 4);
+    open_small(&f);
+    write_rounds(&f, &rand, 399);
+    newest(&f, ".chunks", path, sizeof path);
+    storage_close(f.storage);
+    flip(path, 3000);
+    metrics_reset();
+    fixture_open_storage(&f);
+    struct storage_selection *selection;
+    assert_int_equal(storage_select(f.storage, NULL, 0, INT64_MIN, INT64_MAX, 0, &selection), STATUS_OK);
+    assert_int_equal(selection_series_count(selection), SERIES);
+    size_t hurt = 0;
+    struct sample_columns columns = {0};
+    for (size_t i = 0; i < SERIES; i++) {
+        columns.count = 0;
+        assert_int_equal(selection_read(selection, i, INT64_MIN, INT64_MAX, &columns), STATUS_OK);
+        hurt += columns.count != count;
+        for (size_t j = 0; j < columns.count; j++) /* a tail of it, and never another value */
+            assert_true(columns.times_ms[j] == model[0][count - columns.count + j].time_ms);
+    }
+    assert_int_equal(hurt, 1);
+    assert_true(selection_damaged(selection) > 0 && damage() > 0);
+    sample_columns_release(&columns);
+    selection_close(selection);
+    fixture_close(&f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_snapshot_restart),
+        cmocka_unit_test(test_snapshot_damaged),
+        cmocka_unit_test(test_snapshot_labels),
+        cmocka_unit_test(test_chunklog_damaged),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
