@@ -209,7 +209,7 @@ static int labels_join(struct info *info, size_t *count_out) {
 static int part_take(struct info *info, struct eval_series *out) {
     int status = STATUS_OK;
     size_t count = info->base.grid.count, names = info->names_table.count;
-    size_t first = bits_next(info->left, 0, count), label_count;
+    size_t first = bits_next(info->left, 0, count), label_count = 0;
     bool any = false;
     for (size_t n = 0; n < names; n++) {
         TRY(newest_of(info, info->matching[n], first, &info->choice[n]));

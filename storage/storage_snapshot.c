@@ -42,13 +42,13 @@
 enum phase { PHASE_IDLE, PHASE_LABELS, PHASE_SLICE, PHASE_FINISH, PHASE_PUBLISH, PHASE_DROP };
 
 struct snapshot {
-    _Atomic enum phase phase; /* the maintaining thread's; the other looks */
-    atomic_bool asked;        /* the storage thread has something to do for us */
-    bool begins;              /* what it does next is the job's first piece */
-    bool pairs;               /* slots are taken, now their pairs */
-    bool ended;               /* the phase's last piece is in `buf` */
-    bool labels_all;          /* the label part is written anew */
-    int status;               /* of what the storage thread did */
+    atomic_int phase;  /* an enum phase; the maintaining thread's, the other looks */
+    atomic_bool asked; /* the storage thread has something to do for us */
+    bool begins;       /* what it does next is the job's first piece */
+    bool pairs;        /* slots are taken, now their pairs */
+    bool ended;        /* the phase's last piece is in `buf` */
+    bool labels_all;   /* the label part is written anew */
+    int status;        /* of what the storage thread did */
     int64_t retry_at_ms;
     int64_t retry_delay_ms;
     int64_t last_ms; /* when the newest was made, or the storage opened */
@@ -567,7 +567,7 @@ bool storage__snapshot_step(struct storage *storage, int64_t now_ms) {
     int status = STATUS_OK;
     if (atomic_load_explicit(&s->asked, memory_order_acquire))
         return false; /* the storage thread is at it */
-    switch (s->phase) {
+    switch ((enum phase)s->phase) {
     case PHASE_IDLE:
         if (!is_due(storage, now_ms))
             return false;
