@@ -99,9 +99,9 @@ void batch_free(struct batch *b) {
 static void outcome_set(void *context, struct storage_write *write) {
     struct outcome *outcome = context;
     assert_false(outcome->done);
-    outcome->done = true;
     outcome->result = *storage_write_result(write);
     storage_write_free(write);
+    outcome->done = true;
 }
 
 void batch_submit(struct fixture *f, struct batch *b, struct outcome *outcome) {

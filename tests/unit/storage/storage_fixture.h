@@ -32,7 +32,7 @@ struct batch {
 };
 
 struct outcome {
-    bool done;
+    _Atomic bool done; /* the result is whole */
     struct storage_write_result result;
 };
 

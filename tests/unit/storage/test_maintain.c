@@ -399,7 +399,7 @@ static void test_threads(void **state) {
         for (int series = 1; series < 20; series++)
             batch_add(b, series, i * 10 - (series % 5 == 0 ? 250 : 0), double_bits((double)i));
         batch_submit(&f, b, &outcome);
-        while (!*(volatile bool *)&outcome.done)
+        while (!outcome.done)
             usleep(100);
         batch_free(b);
         assert_int_equal(outcome.result.status, STATUS_OK);
