@@ -349,6 +349,7 @@ struct storage {
     struct late_range window_noted; /* the one that was looked for last */
 
     atomic_uint_fast64_t samples_applied;
+    atomic_bool log_started;        /* once it could be written: nothing is left that is to be carried over */
     atomic_uint_fast64_t log_bytes; /* written since the start */
     uint64_t replay_ms;
     struct wal_replay_stats replay;

@@ -410,7 +410,9 @@ static bool is_due(const struct storage *storage, int64_t now_ms) {
     uint64_t samples =
         atomic_load_explicit(&storage->samples_applied, memory_order_relaxed) - s->samples_done;
     uint64_t bytes = atomic_load_explicit(&storage->log_bytes, memory_order_relaxed) - s->log_bytes_done;
-    if (samples == 0 && bytes == 0)
+    /* Without a log that can be written, what the last one held and nothing proves is not carried over yet: a
+     * snapshot must not make it durable that the next start may find or not. */
+    if ((samples == 0 && bytes == 0) || !atomic_load_explicit(&storage->log_started, memory_order_acquire))
         return false;
     int64_t waits_ms = s->retry_at_ms - now_ms;
     if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX)

@@ -640,6 +640,7 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
         atomic_store_explicit(&storage->deletes_unproven, false, memory_order_release);
     switch (wal_state(storage->wal)) {
     case WAL_READY:
+        atomic_store_explicit(&storage->log_started, true, memory_order_release);
         if (storage->waiting.first != NULL && storage->group.first == NULL) {
             group_start(storage);
             worked = true;
