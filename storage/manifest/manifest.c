@@ -118,6 +118,13 @@ void manifest_block_remove(struct manifest *manifest, uint64_t id) {
 }
 
 void manifest_covered_prune(struct manifest *manifest, uint64_t position) {
+    /* The oldest snapshot holds what was logged up to its position, and also where that is the end of what is
+     * covered. */
+    if (manifest->snapshot_count > 0) {
+        uint64_t oldest = manifest->snapshots[manifest->snapshot_count - 1].position;
+        if (oldest > 0 && oldest - 1 < position)
+            position = oldest - 1;
+    }
     size_t kept = 0;
     for (size_t i = 0; i < manifest->covered_count; i++)
         if (manifest->covered[i].position > position)

@@ -87,7 +87,8 @@ void manifest_deletes_clear(struct manifest *manifest);
 /* Takes out the block with that id, if it is there. */
 void manifest_block_remove(struct manifest *manifest, uint64_t id);
 
-/* Forgets what is covered below a position that the log does not reach back to any more. */
+/* Forgets what is covered below a position that the log does not reach back to any more, but for what a
+ * snapshot may hold: late samples that are put back from it must not come back beside their block. */
 void manifest_covered_prune(struct manifest *manifest, uint64_t position);
 
 /* Is a sample of that time, logged in the group at `position`, in a block? */

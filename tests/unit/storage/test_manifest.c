@@ -192,6 +192,18 @@ static void test_covered(void **state) {
     assert_int_equal(manifest.covered_count, 1);
     assert_false(manifest_covers(&manifest, 10, 0));
     assert_true(manifest_covers(&manifest, 1, 60));
+    /* what a snapshot of that position holds is covered, however short the log has become */
+    const struct manifest_covered covered = {20, 30, 200};
+    const struct manifest_snapshot snapshot = {.number = 1, .position = 200};
+    assert_int_equal(manifest_covered_add(&manifest, &covered), STATUS_OK);
+    manifest_snapshot_add(&manifest, &snapshot);
+    manifest_covered_prune(&manifest, 1000);
+    assert_true(manifest_covers(&manifest, 20, 199));
+    const struct manifest_snapshot later = {.number = 2, .position = 201};
+    manifest_snapshot_add(&manifest, &later);
+    manifest_snapshot_add(&manifest, &later);
+    manifest_covered_prune(&manifest, 1000);
+    assert_false(manifest_covers(&manifest, 20, 199));
     manifest_release(&manifest);
 }
 
