@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -39,24 +40,27 @@ static int replay_segment(void *context, uint32_t number) {
     (void)number;
     struct replay *replay = context;
     for (uint32_t i = 0; i < replay->map_len; i++)
-        replay->map[i] = storage__is_labelled(replay->storage, i) ? i : SLOT_NONE;
+        replay->map[i] = SLOT_NONE;
     return STATUS_OK;
 }
 
 static int replay_map(struct replay *replay, uint32_t log_slot, uint32_t slot) {
-    if (log_slot >= replay->map_len) {
-        size_t len =
-            replay->map_len * 2 > log_slot + (size_t)1 ? replay->map_len * 2 : log_slot + (size_t)1024;
-        uint32_t *map = mem_realloc(replay->map, len * sizeof *map);
-        if (map == NULL)
-            return STATUS_NO_MEMORY;
-        for (size_t i = replay->map_len; i < len; i++)
-            map[i] = storage__is_labelled(replay->storage, (uint32_t)i) ? (uint32_t)i : SLOT_NONE;
-        replay->map = map;
-        replay->map_len = len;
-    }
-    replay->map[log_slot] = slot;
+    size_t before = replay->map_len;
+    uint32_t *map = array_ensure(replay->map, &replay->map_len, (size_t)log_slot + 1, sizeof *map);
+    if (map == NULL)
+        return STATUS_NO_MEMORY;
+    for (size_t i = before; i < replay->map_len; i++)
+        map[i] = SLOT_NONE;
+    replay->map = map;
+    map[log_slot] = slot;
     return STATUS_OK;
+}
+
+/* What the segment declared; else the label part's series, which kept its slot. */
+static uint32_t replay_slot(const struct replay *replay, uint32_t log_slot) {
+    if (log_slot < replay->map_len && replay->map[log_slot] != SLOT_NONE)
+        return replay->map[log_slot];
+    return slot_bits_has(&replay->storage->labelled, log_slot) ? log_slot : SLOT_NONE;
 }
 
 static int replay_series(struct replay *replay, struct slice payload) {
@@ -70,7 +74,7 @@ static int replay_series(struct replay *replay, struct slice payload) {
         TRY(wal_series_reader_next(&reader, &log_slot, &id, &labels));
         if (status == STATUS_END)
             return STATUS_OK;
-        if (storage__is_labelled(replay->storage, log_slot) &&
+        if (slot_bits_has(&replay->storage->labelled, log_slot) &&
             series_id(replay->storage->series, log_slot) == id) {
             TRY(replay_map(replay, log_slot, log_slot)); /* the label part has it */
             continue;
@@ -103,7 +107,7 @@ static int replay_samples(struct replay *replay, wal_position position, bool pro
         TRY(wal_samples_reader_next(&reader, &log_slot, &sample, &start_ms));
         if (status == STATUS_END)
             return STATUS_OK;
-        uint32_t slot = log_slot < replay->map_len ? replay->map[log_slot] : SLOT_NONE;
+        uint32_t slot = replay_slot(replay, log_slot);
         if (slot == log_slot && storage__is_loaded(replay->storage, slot, position))
             continue; /* the snapshot has it */
         if (manifest_covers(&replay->storage->manifest, sample.time_ms, position))
@@ -230,12 +234,8 @@ static int replay_log(struct storage *storage, const struct load *load, struct e
     arena_init(&replay.scratch, 0, 0);
     const struct wal_sink sink = {replay_segment, replay_record, &replay, NULL};
     uint64_t begin_ns = clock_monotonic_ns(storage->options.clock);
-    int status = STATUS_OK;
-    if (storage->labelled_slots > 0)
-        status = replay_map(&replay, (uint32_t)storage->labelled_slots - 1, SLOT_NONE);
     storage->loaded = load;
-    if (status == STATUS_OK)
-        status = wal_replay(storage->wal, load->position, &sink, detail, &storage->replay);
+    int status = wal_replay(storage->wal, load->position, &sink, detail, &storage->replay);
     storage->loaded = NULL;
     storage->replay_ms = (clock_monotonic_ns(storage->options.clock) - begin_ns) / 1000000;
     if (status == STATUS_OK)
@@ -345,7 +345,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     head_over(storage->head, storage__over_ms(storage, clock_wall_ms(options->clock)));
     TRY(storage__load(storage, detail, &load));
     TRY(chunklog_sweep(storage->chunklog));
-    storage__snapshot_opened(storage);
+    storage__snapshot_opened(storage, &load);
     TRY(replay_log(storage, &load, detail));
     TRY(start_log(storage));
     storage->retire_due = true; /* what the log has of them may be in blocks */
@@ -376,7 +376,7 @@ void storage_close(struct storage *storage) {
     storage__clean_close(storage);
     storage__maintain_free(storage);
     storage__snapshot_free(storage);
-    mem_free(storage->labelled);
+    slot_bits_release(&storage->labelled);
     storage__compaction_free(storage);
     storage__version_close(storage);
     storage__deletes_close(storage);
@@ -389,7 +389,7 @@ void storage_close(struct storage *storage) {
     if (storage->lock != NULL)
         io_unlock(storage->options.io, storage->lock);
     buf_release(&storage->scratch);
-    mem_free(storage->declared);
+    slot_bits_release(&storage->declared);
     mem_free(storage->dir);
     pthread_mutex_destroy(&storage->version_mutex);
     pthread_mutex_destroy(&storage->queue_mutex);

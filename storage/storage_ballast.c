@@ -37,9 +37,9 @@ void storage__ballast_step(struct storage *storage, int64_t now_ms) {
     struct io_file *file = NULL;
     int status = STATUS_OK;
     if (storage->has_ballast || !path_make(storage, path, sizeof path) ||
-        (now_ms < storage->ballast_at_ms && storage->ballast_at_ms - now_ms <= RETRY_MS))
+        retry_waits(&storage->ballast_retry, now_ms))
         return;
-    storage->ballast_at_ms = now_ms + RETRY_MS;
+    retry_after(&storage->ballast_retry, now_ms, RETRY_MS);
     TRY(io_file_open(io, path, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_TRUNCATE, NULL, &file));
     TRY(io_write(io, file, 0, zeros, sizeof zeros));
     TRY(io_sync(io, file));

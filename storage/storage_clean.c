@@ -31,7 +31,7 @@ struct clean {
     enum clean_phase phase;
     bool passing;    /* some blocks may have been tried since the pass began */
     int pass_status; /* of the first block that could not be written anew */
-    int64_t retry_at_ms;
+    struct retry retry;
     struct rand rand;
     struct encoder encoder;
     struct sample_columns columns;
@@ -356,7 +356,7 @@ static int choose(struct storage *storage, int64_t now_ms, struct error_detail *
             clean->pass_status = STATUS_CORRUPT;
         clean->passing = false;
         if (clean->pass_status < 0)
-            clean->retry_at_ms = now_ms + RETRY_MS;
+            retry_after(&clean->retry, now_ms, RETRY_MS);
         requests_end(storage, clean->pass_status);
         clean->pass_status = STATUS_OK;
     } else {
@@ -392,7 +392,7 @@ bool storage__clean_step(struct storage *storage, int64_t now_ms) {
         rand_init(&clean->rand, storage->options.seed ^ UINT64_C(0xd1b54a32d192ed03));
         storage->clean = clean;
     }
-    if (now_ms < clean->retry_at_ms && clean->retry_at_ms - now_ms <= RETRY_MS)
+    if (retry_waits(&clean->retry, now_ms))
         return false;
     switch (clean->phase) {
     case CLEAN_IDLE:
@@ -409,7 +409,7 @@ bool storage__clean_step(struct storage *storage, int64_t now_ms) {
     case CLEAN_PUBLISH:
         /* Whether a failed store counts or not: it is repeated until it succeeds. */
         if (publish(storage, &detail) < 0) {
-            clean->retry_at_ms = now_ms + RETRY_MS;
+            retry_after(&clean->retry, now_ms, RETRY_MS);
             metric_add(METRIC_maintain_errors, 1);
             log_warn("the manifest could not be written; trying again", LOG_STR("error", detail.text));
         }

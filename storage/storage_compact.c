@@ -22,18 +22,15 @@
 #include "storage/compact/compact.h"
 #include "storage/storage_private.h"
 
-#define RETRY_MS_MIN 1000
 #define RETRY_MS_MAX 600000
-#define PLAN_MS                                                                                              \
-    60000 /* looked at again, though the manifest is the same: late data may have come to rest               \
-           */
+/* Looked at again, though the manifest is the same: late data may have come to rest. */
+#define PLAN_MS 60000
 
 enum phase { PHASE_IDLE, PHASE_MERGE, PHASE_OPEN, PHASE_PUBLISH };
 
 struct storage_compaction {
     enum phase phase;
-    int64_t retry_at_ms;
-    int64_t retry_delay_ms;
+    struct retry retry;
     uint64_t planned_generation; /* for which nothing was to be done */
     int64_t planned_at_ms;
     struct rand rand;
@@ -92,18 +89,14 @@ void storage__compaction_free(struct storage *storage) {
 
 static void job_fail(struct storage *storage, int64_t now_ms, int status, const struct error_detail *detail) {
     struct storage_compaction *c = storage->compaction;
-    if (status ==
-        STATUS_CORRUPT) /* which of them is damaged is not always known: none, until the next start */
+    if (status == STATUS_CORRUPT) /* which one is damaged is not always known: none, until the next start */
         for (size_t i = 0; i < c->input_count; i++)
             c->inputs[i]->held = true;
-    c->retry_delay_ms = c->retry_delay_ms == 0 ? RETRY_MS_MIN : c->retry_delay_ms * 2;
-    if (c->retry_delay_ms > RETRY_MS_MAX)
-        c->retry_delay_ms = RETRY_MS_MAX;
-    c->retry_at_ms = now_ms + c->retry_delay_ms;
+    retry_longer(&c->retry, now_ms, RETRY_MS_MAX);
     metric_add(METRIC_compaction_errors, 1);
     log_warn("blocks could not be merged",
              LOG_STR("error", detail->text[0] != '\0' ? detail->text : status_message(status)),
-             LOG_I64("retry_ms", c->retry_delay_ms));
+             LOG_I64("retry_ms", c->retry.delay_ms));
     job_release(storage);
 }
 
@@ -213,8 +206,8 @@ out:
 static bool job_choose(struct storage *storage, int64_t now_ms, int *status_out,
                        struct error_detail *detail) {
     struct storage_compaction *c = storage->compaction;
-    int64_t waits_ms = c->retry_at_ms - now_ms, since_ms = now_ms - c->planned_at_ms;
-    if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX) /* a clock that went back delays no more than that */
+    int64_t since_ms = now_ms - c->planned_at_ms;
+    if (retry_waits(&c->retry, now_ms))
         return false;
     if (!storage__deletes_proven(storage))
         return false; /* what the next start may not find must not be left out of a block */
@@ -296,7 +289,7 @@ static void published(struct storage *storage) {
              LOG_U64("duplicates", stats->samples_duplicate), LOG_U64("conflicts", stats->samples_conflict),
              LOG_U64("deleted", stats->samples_deleted));
     c->added = NULL; /* the version's */
-    c->retry_delay_ms = 0;
+    retry_done(&c->retry);
     job_release(storage);
 }
 
@@ -343,7 +336,6 @@ bool storage__compact(struct storage *storage, int64_t now_ms) {
     struct storage_compaction *c = storage->compaction;
     struct error_detail detail = {0};
     int status = STATUS_OK;
-    int64_t waits_ms = c->retry_at_ms - now_ms;
     switch (c->phase) {
     case PHASE_IDLE:
         if (!job_choose(storage, now_ms, &status, &detail))
@@ -358,11 +350,11 @@ bool storage__compact(struct storage *storage, int64_t now_ms) {
         status = open_written(storage, &detail);
         break;
     case PHASE_PUBLISH:
-        if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX)
+        if (retry_waits(&c->retry, now_ms))
             return false;
         if (publish(storage, &detail) >= 0)
             return true;
-        c->retry_at_ms = now_ms + RETRY_MS_MIN;
+        retry_after(&c->retry, now_ms, RETRY_MS_MIN);
         metric_add(METRIC_compaction_errors, 1);
         log_warn("the manifest could not be written; trying again", LOG_STR("error", detail.text));
         return false;

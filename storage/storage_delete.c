@@ -21,8 +21,6 @@
 #include "base/mutation.h"
 #include "storage/storage_private.h"
 
-#define RETRY_MS 1000
-
 /* ---- the set ---- */
 
 /* Under version_mutex. */
@@ -262,8 +260,7 @@ bool storage__deletes_save(struct storage *storage, int64_t now_ms) {
     struct error_detail detail = {0};
     int status = STATUS_OK;
     bool did = false;
-    if (!storage__deletes_proven(storage) ||
-        (now_ms < storage->deletes_retry_at_ms && storage->deletes_retry_at_ms - now_ms <= RETRY_MS))
+    if (!storage__deletes_proven(storage) || retry_waits(&storage->deletes_retry, now_ms))
         return false;
     all = set_get(storage);
     if (all->count == 0 && manifest->delete_count == 0)
@@ -291,7 +288,7 @@ bool storage__deletes_save(struct storage *storage, int64_t now_ms) {
 out:
     if (status < 0) {
         manifest_release(&next);
-        storage->deletes_retry_at_ms = now_ms + RETRY_MS;
+        retry_after(&storage->deletes_retry, now_ms, RETRY_MS_MIN);
         metric_add(METRIC_maintain_errors, 1);
         log_warn("deletes could not be put into the manifest; trying again",
                  LOG_STR("error", detail.text[0] != '\0' ? detail.text : status_message(status)));

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "storage/storage_private.h"
 
 #define CHUNK_BYTES 2048 /* a chunk made here ends when it grows past this */
@@ -18,14 +19,11 @@ void storage__encoder_release(struct encoder *encoder) {
 }
 
 int storage__encoder_copy(struct encoder *encoder, const struct block_chunk *chunk) {
-    if (encoder->count == encoder->capacity) {
-        size_t capacity = encoder->capacity == 0 ? 16 : encoder->capacity * 2;
-        struct block_chunk *chunks = mem_realloc(encoder->chunks, capacity * sizeof *chunks);
-        if (chunks == NULL)
-            return STATUS_NO_MEMORY;
-        encoder->chunks = chunks;
-        encoder->capacity = capacity;
-    }
+    struct block_chunk *chunks =
+        array_ensure(encoder->chunks, &encoder->capacity, encoder->count + 1, sizeof *chunks);
+    if (chunks == NULL)
+        return STATUS_NO_MEMORY;
+    encoder->chunks = chunks;
     encoder->chunks[encoder->count++] = *chunk;
     return STATUS_OK;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -29,43 +30,18 @@ struct labels {
     struct arena numbers;
 };
 
-/* Room for an element `number` of an array; new ones are zero. */
-static void *array_ensure(void *array, size_t *capacity, size_t element_bytes, uint32_t number) {
-    if (number < *capacity)
-        return array;
-    size_t room = *capacity * 2 > number ? *capacity * 2 : (size_t)number + 4096;
-    uint8_t *grown = mem_realloc(array, room * element_bytes);
+/* Room for element `number` of a table of which *end is behind the highest one; new ones are zero. NULL: out
+ * of memory. */
+static void *table_ensure(void *table, size_t *capacity, size_t element_bytes, uint32_t number,
+                          uint32_t *end) {
+    size_t before = *capacity;
+    uint8_t *grown = array_ensure(table, capacity, (size_t)number + 1, element_bytes);
     if (grown == NULL)
         return NULL;
-    memset(grown + *capacity * element_bytes, 0, (room - *capacity) * element_bytes);
-    *capacity = room;
+    memset(grown + before * element_bytes, 0, (*capacity - before) * element_bytes);
+    if (number >= *end)
+        *end = number + 1;
     return grown;
-}
-
-static int pair_ensure(struct labels *labels, uint64_t number) {
-    if (number > NUMBER_MAX)
-        return STATUS_CORRUPT;
-    struct slice *pairs =
-        array_ensure(labels->pairs, &labels->pair_capacity, sizeof *pairs, (uint32_t)number);
-    if (pairs == NULL)
-        return STATUS_NO_MEMORY;
-    labels->pairs = pairs;
-    if (number >= labels->pair_end)
-        labels->pair_end = (uint32_t)number + 1;
-    return STATUS_OK;
-}
-
-static int slot_ensure(struct labels *labels, uint64_t slot) {
-    if (slot > NUMBER_MAX)
-        return STATUS_CORRUPT;
-    struct series_load_entry *series =
-        array_ensure(labels->series, &labels->slot_capacity, sizeof *series, (uint32_t)slot);
-    if (series == NULL)
-        return STATUS_NO_MEMORY;
-    labels->series = series;
-    if (slot >= labels->slot_end)
-        labels->slot_end = (uint32_t)slot + 1;
-    return STATUS_OK;
 }
 
 static const uint8_t *numbers_read(const uint8_t *p, const uint8_t *end, uint32_t *numbers, uint64_t count) {
@@ -81,16 +57,22 @@ static const uint8_t *numbers_read(const uint8_t *p, const uint8_t *end, uint32_
 
 /* One frame of definitions. */
 static int labels_read(struct labels *labels, struct slice payload) {
-    int status = STATUS_OK;
     const uint8_t *p = payload.data, *end = p + payload.len;
     while (p < end) {
         uint64_t tag, number, count, id;
-        if ((p = varint_read(p, end, &tag)) == NULL || (p = varint_read(p, end, &number)) == NULL)
+        if ((p = varint_read(p, end, &tag)) == NULL || (p = varint_read(p, end, &number)) == NULL ||
+            number > NUMBER_MAX)
             return STATUS_CORRUPT;
+        struct slice *pairs;
+        struct series_load_entry *series;
         switch (tag) {
         case LABELS_PAIR:
         case LABELS_PAIR_FREE:
-            TRY(pair_ensure(labels, number));
+            pairs = table_ensure(labels->pairs, &labels->pair_capacity, sizeof *pairs, (uint32_t)number,
+                                 &labels->pair_end);
+            if (pairs == NULL)
+                return STATUS_NO_MEMORY;
+            labels->pairs = pairs;
             labels->pairs[number] = (struct slice){NULL, 0};
             if (tag == LABELS_PAIR_FREE)
                 break;
@@ -101,7 +83,11 @@ static int labels_read(struct labels *labels, struct slice payload) {
             break;
         case LABELS_SLOT:
         case LABELS_SLOT_FREE:
-            TRY(slot_ensure(labels, number));
+            series = table_ensure(labels->series, &labels->slot_capacity, sizeof *series, (uint32_t)number,
+                                  &labels->slot_end);
+            if (series == NULL)
+                return STATUS_NO_MEMORY;
+            labels->series = series;
             labels->series[number] = (struct series_load_entry){0};
             if (tag == LABELS_SLOT_FREE)
                 break;
@@ -119,8 +105,7 @@ static int labels_read(struct labels *labels, struct slice payload) {
             return STATUS_CORRUPT;
         }
     }
-out:
-    return status;
+    return STATUS_OK;
 }
 
 /* Series with a label that was lost can't be named: they are free. So are pairs without series: that such a
@@ -150,7 +135,7 @@ static int labels_tidy(struct labels *labels, uint64_t *lost_out) {
     return STATUS_OK;
 }
 
-static int labels_load(struct storage *storage, struct error_detail *detail) {
+static int labels_load(struct storage *storage, struct error_detail *detail, bool *damaged_out) {
     const struct manifest_snapshot *newest = &storage->manifest.snapshots[0];
     int status = STATUS_OK;
     struct labels labels = {0};
@@ -180,7 +165,8 @@ static int labels_load(struct storage *storage, struct error_detail *detail) {
     status = STATUS_OK;
     uint64_t lost;
     TRY(labels_tidy(&labels, &lost));
-    if (reader.damaged > 0 || reader.repaired > 0) {
+    *damaged_out = reader.damaged > 0 || reader.repaired > 0;
+    if (*damaged_out) {
         metric_add(METRIC_snapshot_damage, reader.damaged + reader.repaired);
         log_error("labels of series are damaged", LOG_STR("file", path),
                   LOG_U64("taken_from_the_copy", reader.repaired), LOG_U64("lost", reader.damaged),
@@ -193,9 +179,10 @@ static int labels_load(struct storage *storage, struct error_detail *detail) {
                                      /* whoever runs it all on one thread wants the same run twice */
                                      .threads = storage->options.io == storage->options.io_maintain ? 1 : 2};
     TRY(series_load(storage->series, &load, detail));
+    TRY(slot_bits_ensure(&storage->labelled, labels.slot_end));
     for (uint32_t slot = 0; slot < labels.slot_end; slot++)
         if (labels.series[slot].pair_count > 0)
-            TRY(storage__labelled_set(storage, slot));
+            slot_bits_add(&storage->labelled, slot);
 out:
     frame_reader_close(&reader);
     arena_release(&labels.numbers);
@@ -235,14 +222,10 @@ static int hidden_restore(struct storage *storage, uint32_t slot, const uint8_t 
     return STATUS_OK;
 }
 
-bool storage__is_labelled(const struct storage *storage, uint32_t slot) {
-    return slot < storage->labelled_slots && (storage->labelled[slot >> 3] >> (slot & 7) & 1) != 0;
-}
-
 bool storage__is_loaded(const struct storage *storage, uint32_t slot, wal_position position) {
     const struct load *loaded = storage->loaded;
     return loaded != NULL && slot < loaded->slot_end && position < loaded->taken_at[slot] &&
-           storage__is_labelled(storage, slot);
+           slot_bits_has(&storage->labelled, slot);
 }
 
 /* A list's elements from the front of *bytes. */
@@ -277,7 +260,7 @@ static int slice_restore(struct storage *storage, struct slice payload, uint64_t
         rest = slice_of(rest.data + SNAPSHOT_SERIES_HEAD, rest.len - SNAPSHOT_SERIES_HEAD);
         /* A slot that has another series now, or none that can be named: its state is read and passed over.
          */
-        bool known = slot >= first && slot < end && storage__is_labelled(storage, slot) &&
+        bool known = slot >= first && slot < end && slot_bits_has(&storage->labelled, slot) &&
                      series_id(storage->series, slot) == id;
         if ((flags & SNAPSHOT_HAS_HEAD) != 0)
             TRY(known ? head_state_read(storage->head, slot, storage->manifest.cut_ms, &rest)
@@ -415,19 +398,24 @@ int storage__load(struct storage *storage, struct error_detail *detail, struct l
         *out = load;
         return STATUS_OK;
     }
-    status = labels_load(storage, detail);
+    status = labels_load(storage, detail, &load.damaged);
     if (status == STATUS_NOT_FOUND) {
         log_error("the labels of the series are missing: what only the head holds is lost",
                   LOG_STR("error", detail->text));
         metric_add(METRIC_snapshot_damage, 1);
         detail->text[0] = '\0';
+        load.damaged = true;
         *out = load; /* the log may still declare what it holds */
         return STATUS_OK;
     }
     TRY(status);
     status = STATUS_CORRUPT;
-    for (size_t i = 0; i < manifest->snapshot_count && status == STATUS_CORRUPT; i++)
+    for (size_t i = 0; i < manifest->snapshot_count && status == STATUS_CORRUPT && load.taken_at == NULL;
+         i++) {
+        load.damaged |= i > 0;
         status = snapshot_load(storage, &manifest->snapshots[i], false, detail, &load);
+    }
+    load.damaged |= status == STATUS_CORRUPT;
     if (status == STATUS_CORRUPT && load.taken_at == NULL) {
         detail->text[0] = '\0';
         status = snapshot_load(storage, &manifest->snapshots[0], true, detail, &load);

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -27,7 +28,6 @@
 #include "base/rand.h"
 #include "storage/storage_private.h"
 
-#define RETRY_MS_MIN 1000
 #define RETRY_MS_MAX 60000
 #define GATHER_SLOTS 16384u
 #define WRITE_SERIES 64u
@@ -49,9 +49,7 @@ enum phase {
 struct maintain {
     enum phase phase;
     atomic_bool asked; /* the storage thread has something to do for us: phase BEGIN or DROP */
-    int64_t retry_at_ms;
-    int64_t retry_delay_ms;
-    int64_t chunks_retry_at_ms;
+    struct retry retry, chunks_retry;
     struct rand rand;
     uint64_t started_ns;
 
@@ -137,13 +135,10 @@ static void job_fail(struct storage *storage, int64_t now_ms, const char *what,
     struct maintain *m = storage->maintain;
     for (size_t i = 0; i < m->late_count; i++)
         late_unseal(m->lates[i]);
-    m->retry_delay_ms = m->retry_delay_ms == 0 ? RETRY_MS_MIN : m->retry_delay_ms * 2;
-    if (m->retry_delay_ms > RETRY_MS_MAX)
-        m->retry_delay_ms = RETRY_MS_MAX;
-    m->retry_at_ms = now_ms + m->retry_delay_ms;
+    retry_longer(&m->retry, now_ms, RETRY_MS_MAX);
     metric_add(METRIC_maintain_errors, 1);
     log_warn("a block could not be written; trying again", LOG_STR("step", what),
-             LOG_STR("error", detail->text), LOG_I64("retry_ms", m->retry_delay_ms));
+             LOG_STR("error", detail->text), LOG_I64("retry_ms", m->retry.delay_ms));
     job_release(storage);
 }
 
@@ -386,7 +381,7 @@ static bool retention_run(struct storage *storage, int64_t now_ms) {
         status = storage__version_change(storage, &id, 1, NULL, storage->version->cut_ms);
     if (status < 0) {
         manifest_release(&next);
-        storage->maintain->retry_at_ms = now_ms + RETRY_MS_MIN;
+        retry_after(&storage->maintain->retry, now_ms, RETRY_MS_MIN);
         return false;
     }
     manifest_release(manifest);
@@ -399,8 +394,7 @@ static bool retention_run(struct storage *storage, int64_t now_ms) {
 static bool job_choose(struct storage *storage, int64_t now_ms) {
     struct maintain *m = storage->maintain;
     storage__ballast_step(storage, now_ms);
-    int64_t waits_ms = m->retry_at_ms - now_ms;
-    if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX) /* a clock that went back delays no more than that */
+    if (retry_waits(&m->retry, now_ms))
         return false;
     if (retention_run(storage, now_ms) || storage__deletes_save(storage, now_ms))
         return true;
@@ -480,14 +474,10 @@ static int shard_list(struct storage *storage) {
     for (uint32_t slot = 0; slot < m->slot_end; slot++) {
         if (m->shards[slot] != m->shard)
             continue;
-        if (m->slot_count == m->slot_capacity) {
-            size_t capacity = m->slot_capacity == 0 ? 1024 : m->slot_capacity * 2;
-            uint32_t *slots = mem_realloc(m->slots, capacity * sizeof *slots);
-            if (slots == NULL)
-                return STATUS_NO_MEMORY;
-            m->slots = slots;
-            m->slot_capacity = capacity;
-        }
+        uint32_t *slots = array_ensure(m->slots, &m->slot_capacity, m->slot_count + 1, sizeof *slots);
+        if (slots == NULL)
+            return STATUS_NO_MEMORY;
+        m->slots = slots;
         m->slots[m->slot_count++] = slot;
     }
     if (m->slot_count > 0)
@@ -684,13 +674,12 @@ static bool chunks_write(struct storage *storage, int64_t now_ms) {
     struct maintain *m = storage->maintain;
     struct error_detail detail = {0};
     bool more;
-    int64_t waits_ms = m->chunks_retry_at_ms - now_ms;
-    if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX)
+    if (retry_waits(&m->chunks_retry, now_ms))
         return false;
     int status = chunklog_write(storage->chunklog, &more, &detail);
     if (status == STATUS_OK)
         return more;
-    m->chunks_retry_at_ms = now_ms + RETRY_MS_MIN;
+    retry_after(&m->chunks_retry, now_ms, RETRY_MS_MIN);
     metric_add(METRIC_maintain_errors, 1);
     log_warn("sealed chunks could not be written and stay in memory; trying again",
              LOG_STR("error", detail.text[0] != '\0' ? detail.text : status_message(status)));
@@ -738,10 +727,10 @@ bool storage_maintain(struct storage *storage, int64_t now_ms) {
         status = open_written(storage, &detail);
         break;
     case PHASE_PUBLISH:
-        if (now_ms < m->retry_at_ms && m->retry_at_ms - now_ms <= RETRY_MS_MAX)
+        if (retry_waits(&m->retry, now_ms))
             return false;
         if (publish(storage, &detail) < 0) {
-            m->retry_at_ms = now_ms + RETRY_MS_MIN;
+            retry_after(&m->retry, now_ms, RETRY_MS_MIN);
             metric_add(METRIC_maintain_errors, 1);
             log_warn("the manifest could not be written; trying again", LOG_STR("error", detail.text));
             return false;
@@ -753,7 +742,7 @@ bool storage_maintain(struct storage *storage, int64_t now_ms) {
         ask(storage, PHASE_DROP);
         return true;
     case PHASE_DROP:
-        m->retry_delay_ms = 0;
+        retry_done(&m->retry);
         job_release(storage);
         return true;
     }

@@ -11,7 +11,9 @@
 #include "storage/head/head.h"
 #include "storage/late/late.h"
 #include "storage/manifest/manifest.h"
+#include "storage/retry.h"
 #include "storage/series/series.h"
+#include "storage/slot_bits.h"
 #include "storage/storage.h"
 #include "storage/tombstone/hidden.h"
 #include "storage/tombstone/tombstone.h"
@@ -227,24 +229,19 @@ void storage__snapshot_sweep(struct storage *storage);
 /* The log from here on is needed to go on from the older of two snapshots; 0: there is none yet. */
 wal_position storage__snapshot_needed(const struct manifest *manifest);
 
-/* After storage__load: what comes next builds on it. */
-void storage__snapshot_opened(struct storage *storage);
-
-/* Notes that the label part has the series: log segments declare it no more. STATUS_NO_MEMORY. */
-int storage__labelled_set(struct storage *storage, uint32_t slot);
-
 /* What a start got from a snapshot: where the replay begins, and what it passes over. */
 struct load {
     wal_position position; /* 0: no snapshot */
     uint64_t *taken_at;    /* by slot: what was logged below it is in the snapshot */
     uint32_t slot_end;
+    bool damaged; /* something of it was: another one shall take its place soon */
 };
+
+/* After storage__load: what comes next builds on it, or takes its place if it was damaged. */
+void storage__snapshot_opened(struct storage *storage, const struct load *load);
 
 /* Is what was logged at `position` for the slot in the snapshot that the log is replayed on? */
 bool storage__is_loaded(const struct storage *storage, uint32_t slot, wal_position position);
-
-/* Is the slot's series in the label part that the manifest names? */
-bool storage__is_labelled(const struct storage *storage, uint32_t slot);
 
 /* Fills the empty storage from the newest snapshot that can be read; blocks. mem_free(out->taken_at). */
 int storage__load(struct storage *storage, struct error_detail *detail, struct load *out);
@@ -308,8 +305,8 @@ struct storage {
     struct clean *clean;
     struct scrub *scrub;
     bool has_ballast;
-    int64_t ballast_at_ms;
-    int64_t deletes_retry_at_ms;
+    struct retry ballast_retry;
+    struct retry deletes_retry;
 
     /* The queue: any thread puts in, the storage thread takes all. */
     pthread_mutex_t queue_mutex;
@@ -329,18 +326,17 @@ struct storage {
     int group_status;
     bool applying; /* the group is durable, and there was no memory to apply all of it */
     uint64_t group_started_ns;
-    uint32_t slots_segment; /* where slots of retired series were made free last */
-    int64_t dropped_ms;     /* what was before this in the head is gone, what is behind it is there */
-    bool retire_due;        /* since something was dropped */
-    uint32_t slots_retired; /* since slots were released last */
-    bool slots_unlabelled;  /* the label part says of all of them that they are free */
-    uint8_t *declared;      /* bit by slot: declared in declared_segment */
-    size_t declared_slots;
+    uint32_t slots_segment;    /* where slots of retired series were made free last */
+    int64_t dropped_ms;        /* what was before this in the head is gone, what is behind it is there */
+    bool retire_due;           /* since something was dropped */
+    uint32_t slots_retired;    /* since slots were released last */
+    bool slots_unlabelled;     /* the label part says of all of them that they are free */
+    struct slot_bits declared; /* in declared_segment */
     uint32_t declared_segment; /* SEGMENT_UNKNOWN: nothing counts as declared */
-    uint8_t *labelled;         /* bit by slot: in the label part that the manifest names */
-    size_t labelled_slots;
-    wal_position
-        snapshot_position; /* the older snapshot's: the log is needed from here on; 0: there is none */
+    struct slot_bits
+        labelled; /* in the label part that the manifest names: log segments declare them no more */
+    /* The older snapshot's: the log is needed from here on; 0: there is none. */
+    wal_position snapshot_position;
     struct buf scratch;
     int64_t apply_cut_ms;            /* samples before this go to late windows */
     struct window_position *windows; /* of the head, behind apply_cut_ms */

@@ -14,11 +14,8 @@ static bool is_silent(void *context, uint32_t slot) {
 static void retired(void *context, uint32_t slot) {
     struct storage *storage = context;
     head_forget(storage->head, slot);
-    uint8_t bit = (uint8_t)(1u << (slot & 7));
-    if (slot < storage->labelled_slots)
-        storage->labelled[slot >> 3] &= (uint8_t)~bit;
-    if (slot < storage->declared_slots)
-        storage->declared[slot >> 3] &= (uint8_t)~bit;
+    slot_bits_remove(&storage->labelled, slot);
+    slot_bits_remove(&storage->declared, slot);
     storage->slots_retired++;
 }
 
@@ -29,7 +26,8 @@ static void retired(void *context, uint32_t slot) {
 void storage__slots_release(struct storage *storage, uint32_t segment) {
     bool next = storage->slots_segment != SEGMENT_UNKNOWN && storage->slots_segment != segment;
     storage->slots_segment = segment;
-    if (!next || storage->slots_retired == 0 || (storage->labelled_slots > 0 && !storage->slots_unlabelled))
+    if (!next || storage->slots_retired == 0 ||
+        (storage->labelled.capacity > 0 && !storage->slots_unlabelled))
         return;
     series_slots_release(storage->series);
     storage->slots_retired = 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/metrics.h"
 #include "storage/storage_private.h"
@@ -122,14 +123,11 @@ struct join {
 };
 
 static int item_add(struct storage_selection *selection, struct item item) {
-    if (selection->count == selection->capacity) {
-        size_t capacity = selection->capacity == 0 ? 256 : selection->capacity * 2;
-        struct item *items = mem_realloc(selection->items, capacity * sizeof *items);
-        if (items == NULL)
-            return STATUS_NO_MEMORY;
-        selection->items = items;
-        selection->capacity = capacity;
-    }
+    struct item *items =
+        array_ensure(selection->items, &selection->capacity, selection->count + 1, sizeof *items);
+    if (items == NULL)
+        return STATUS_NO_MEMORY;
+    selection->items = items;
     selection->items[selection->count++] = item;
     return STATUS_OK;
 }
@@ -176,14 +174,11 @@ out:
 }
 
 static int found_add(struct storage_selection *selection, uint32_t item, struct source source) {
-    if (selection->found_count == selection->found_capacity) {
-        size_t capacity = selection->found_capacity == 0 ? 256 : selection->found_capacity * 2;
-        struct found *founds = mem_realloc(selection->founds, capacity * sizeof *founds);
-        if (founds == NULL)
-            return STATUS_NO_MEMORY;
-        selection->founds = founds;
-        selection->found_capacity = capacity;
-    }
+    struct found *founds = array_ensure(selection->founds, &selection->found_capacity,
+                                        selection->found_count + 1, sizeof *founds);
+    if (founds == NULL)
+        return STATUS_NO_MEMORY;
+    selection->founds = founds;
     selection->founds[selection->found_count++] = (struct found){item, source};
     selection->items[item].has = true;
     selection->items[item].count++;
@@ -638,14 +633,10 @@ struct text_list {
 };
 
 static int text_append(struct text_list *list, struct slice text) {
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity == 0 ? 64 : list->capacity * 2;
-        struct slice *texts = mem_realloc(list->texts, capacity * sizeof *texts);
-        if (texts == NULL)
-            return STATUS_NO_MEMORY;
-        list->texts = texts;
-        list->capacity = capacity;
-    }
+    struct slice *texts = array_ensure(list->texts, &list->capacity, list->count + 1, sizeof *texts);
+    if (texts == NULL)
+        return STATUS_NO_MEMORY;
+    list->texts = texts;
     list->texts[list->count++] = text;
     return STATUS_OK;
 }

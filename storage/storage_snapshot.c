@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/log.h"
@@ -30,7 +31,6 @@
 #include "storage/snapshot/snapshot_format.h"
 #include "storage/storage_private.h"
 
-#define RETRY_MS_MIN   1000
 #define RETRY_MS_MAX   60000
 #define LABELS_NUMBERS 256u              /* taken at once */
 #define LABELS_BYTES   ((size_t)1 << 20) /* of a piece; numbers that were taken go above it */
@@ -48,9 +48,9 @@ struct snapshot {
     bool pairs;        /* slots are taken, now their pairs */
     bool ended;        /* the phase's last piece is in `buf` */
     bool labels_all;   /* the label part is written anew */
+    unsigned soon;     /* so many are due, for what there is was damaged */
     int status;        /* of what the storage thread did */
-    int64_t retry_at_ms;
-    int64_t retry_delay_ms;
+    struct retry retry;
     int64_t last_ms; /* when the newest was made, or the storage opened */
     uint64_t started_ns;
 
@@ -114,8 +114,11 @@ wal_position storage__snapshot_needed(const struct manifest *manifest) {
                : 0;
 }
 
-void storage__snapshot_opened(struct storage *storage) {
+void storage__snapshot_opened(struct storage *storage, const struct load *load) {
     struct snapshot *s = storage->snapshot;
+    /* One copy less stands between what is left and the next damage. */
+    s->labels_all = load->damaged;
+    s->soon = load->damaged ? MANIFEST_SNAPSHOTS : 0;
     if (storage->manifest.snapshot_count > 0)
         s->labels_first_bytes = storage->manifest.snapshots[0].labels_bytes;
     storage->snapshot_position = storage__snapshot_needed(&storage->manifest);
@@ -176,14 +179,10 @@ static void varint_put(struct buf *buf, uint64_t value) {
 }
 
 static int taken_add(struct snapshot *s, uint32_t slot) {
-    if (s->taken_count == s->taken_capacity) {
-        size_t capacity = s->taken_capacity == 0 ? 1024 : s->taken_capacity * 2;
-        uint32_t *taken = mem_realloc(s->taken, capacity * sizeof *taken);
-        if (taken == NULL)
-            return STATUS_NO_MEMORY;
-        s->taken = taken;
-        s->taken_capacity = capacity;
-    }
+    uint32_t *taken = array_ensure(s->taken, &s->taken_capacity, s->taken_count + 1, sizeof *taken);
+    if (taken == NULL)
+        return STATUS_NO_MEMORY;
+    s->taken = taken;
     s->taken[s->taken_count++] = slot;
     return STATUS_OK;
 }
@@ -349,26 +348,12 @@ out:
 
 /* ---- the storage thread: DROP ---- */
 
-int storage__labelled_set(struct storage *storage, uint32_t slot) {
-    if (slot >= storage->labelled_slots) {
-        size_t room =
-            storage->labelled_slots * 2 > slot ? storage->labelled_slots * 2 : ((size_t)slot | 0xffff) + 1;
-        uint8_t *labelled = mem_realloc(storage->labelled, room / 8);
-        if (labelled == NULL)
-            return STATUS_NO_MEMORY;
-        memset(labelled + storage->labelled_slots / 8, 0, (room - storage->labelled_slots) / 8);
-        storage->labelled = labelled;
-        storage->labelled_slots = room;
-    }
-    storage->labelled[slot >> 3] |= (uint8_t)(1u << (slot & 7));
-    return STATUS_OK;
-}
-
 static void drop(struct storage *storage) {
     struct snapshot *s = storage->snapshot;
     /* Without memory a series is declared once more. */
-    for (size_t i = 0; i < s->taken_count && storage__labelled_set(storage, s->taken[i]) == STATUS_OK;)
-        i++;
+    if (slot_bits_ensure(&storage->labelled, s->slot_end) == STATUS_OK)
+        for (size_t i = 0; i < s->taken_count; i++)
+            slot_bits_add(&storage->labelled, s->taken[i]);
     storage->snapshot_position = s->needed;
     storage__slots_unlabelled(storage);
     wal_drop_before(storage->wal, storage__log_needed(storage));
@@ -412,12 +397,12 @@ static bool is_due(const struct storage *storage, int64_t now_ms) {
     uint64_t bytes = atomic_load_explicit(&storage->log_bytes, memory_order_relaxed) - s->log_bytes_done;
     /* Without a log that can be written, what the last one held and nothing proves is not carried over yet: a
      * snapshot must not make it durable that the next start may find or not. */
-    if ((samples == 0 && bytes == 0) || !atomic_load_explicit(&storage->log_started, memory_order_acquire))
+    if (!atomic_load_explicit(&storage->log_started, memory_order_acquire) || retry_waits(&s->retry, now_ms))
         return false;
-    int64_t waits_ms = s->retry_at_ms - now_ms;
-    if (waits_ms > 0 && waits_ms <= RETRY_MS_MAX)
-        return false;
-    return samples >= limits->snapshot_samples_max || bytes >= limits->snapshot_log_bytes_max ||
+    if (samples == 0 && bytes == 0)
+        return s->soon > 0;
+    return s->soon > 0 || samples >= limits->snapshot_samples_max ||
+           bytes >= limits->snapshot_log_bytes_max ||
            now_ms - s->last_ms >= (int64_t)limits->snapshot_ms_max || now_ms < s->last_ms;
 }
 
@@ -512,10 +497,12 @@ static int publish(struct storage *storage, int64_t now_ms, struct error_detail 
     if (s->labels_all)
         s->labels_first_bytes = entry.labels_bytes;
     s->labels_all = false;
+    if (s->soon > 0)
+        s->soon--;
     s->samples_done = s->samples_at;
     s->log_bytes_done = s->log_bytes_at;
     s->last_ms = now_ms;
-    s->retry_delay_ms = 0;
+    retry_done(&s->retry);
     s->needed = storage__snapshot_needed(&next);
     metric_add(METRIC_snapshots, 1);
     metric_add(METRIC_snapshot_written_bytes, entry.bytes);
@@ -531,14 +518,11 @@ out:
 
 static void job_fail(struct storage *storage, int64_t now_ms, const struct error_detail *detail) {
     struct snapshot *s = storage->snapshot;
-    s->retry_delay_ms = s->retry_delay_ms == 0 ? RETRY_MS_MIN : s->retry_delay_ms * 2;
-    if (s->retry_delay_ms > RETRY_MS_MAX)
-        s->retry_delay_ms = RETRY_MS_MAX;
-    s->retry_at_ms = now_ms + s->retry_delay_ms;
+    retry_longer(&s->retry, now_ms, RETRY_MS_MAX);
     s->labels_all = true;
     metric_add(METRIC_maintain_errors, 1);
     log_warn("a snapshot could not be written; trying again", LOG_STR("error", detail->text),
-             LOG_I64("retry_ms", s->retry_delay_ms));
+             LOG_I64("retry_ms", s->retry.delay_ms));
     job_release(s);
     storage__snapshot_sweep(storage);
 }
@@ -588,10 +572,10 @@ bool storage__snapshot_step(struct storage *storage, int64_t now_ms) {
         if (storage__deletes_needed(storage) < s->position)
             return storage__deletes_save(storage, now_ms);
         /* Repeated until it succeeds: a manifest that could not be synced may count or not. */
-        if (now_ms < s->retry_at_ms && s->retry_at_ms - now_ms <= RETRY_MS_MAX)
+        if (retry_waits(&s->retry, now_ms))
             return false;
         if (publish(storage, now_ms, &detail) < 0) {
-            s->retry_at_ms = now_ms + RETRY_MS_MIN;
+            retry_after(&s->retry, now_ms, RETRY_MS_MIN);
             metric_add(METRIC_maintain_errors, 1);
             log_warn("the manifest could not be written; trying again", LOG_STR("error", detail.text));
             return false;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/float_text.h"
 #include "base/metrics.h"
@@ -319,16 +320,13 @@ static int window_note(struct storage *storage, int64_t time_ms, wal_position po
     for (size_t i = storage->window_count; i-- > 0;)
         if (storage->windows[i].begin_ms == begin_ms)
             return STATUS_OK;
-    if (storage->window_count == storage->window_capacity) {
-        size_t capacity = storage->window_capacity == 0 ? 16 : storage->window_capacity * 2;
-        struct window_position *windows = mem_realloc(storage->windows, capacity * sizeof *windows);
-        if (windows == NULL) {
-            storage->window_noted = (struct late_range){0, 0};
-            return STATUS_NO_MEMORY;
-        }
-        storage->windows = windows;
-        storage->window_capacity = capacity;
+    struct window_position *windows =
+        array_ensure(storage->windows, &storage->window_capacity, storage->window_count + 1, sizeof *windows);
+    if (windows == NULL) {
+        storage->window_noted = (struct late_range){0, 0};
+        return STATUS_NO_MEMORY;
     }
+    storage->windows = windows;
     storage->windows[storage->window_count++] = (struct window_position){begin_ms, position};
     return STATUS_OK;
 }
@@ -467,25 +465,14 @@ static void group_committed(void *context, int status) {
 
 /* ---- the next group ---- */
 
-/* Which slots the segment has declared; a new segment begins with none. */
+/* Which slots the segment has declared; a new segment begins with those that need not be. */
 static int declared_prepare(struct storage *storage, uint32_t segment) {
-    size_t slots = series_slot_end(storage->series);
-    if (slots > storage->declared_slots) {
-        size_t room =
-            storage->declared_slots * 2 > slots ? storage->declared_slots * 2 : (slots | 0xffff) + 1;
-        uint8_t *declared = mem_realloc(storage->declared, room / 8);
-        if (declared == NULL)
-            return STATUS_NO_MEMORY;
-        memset(declared + storage->declared_slots / 8, 0, (room - storage->declared_slots) / 8);
-        storage->declared = declared;
-        storage->declared_slots = room;
-    }
+    int status = slot_bits_ensure(&storage->declared, series_slot_end(storage->series));
+    if (status < 0)
+        return status;
     if (segment != storage->declared_segment) {
-        size_t labelled = storage->labelled_slots < storage->declared_slots ? storage->labelled_slots
-                                                                            : storage->declared_slots;
-        memset(storage->declared, 0, storage->declared_slots / 8);
-        if (labelled > 0) /* what the label part has need not be said again */
-            memcpy(storage->declared, storage->labelled, labelled / 8);
+        slot_bits_assign(&storage->declared,
+                         &storage->labelled); /* what the label part has need not be said */
         storage->declared_segment = segment;
     }
     return STATUS_OK;
@@ -500,9 +487,8 @@ static int group_add(struct storage *storage, const struct storage_write *write)
     size_t count = 0;
     for (size_t i = 0; i < write->count; i++) {
         uint32_t slot = write->slots[i];
-        uint8_t bit = (uint8_t)(1u << (slot & 7));
-        if ((storage->declared[slot >> 3] & bit) == 0) {
-            storage->declared[slot >> 3] |= bit;
+        if (!slot_bits_has(&storage->declared, slot)) {
+            slot_bits_add(&storage->declared, slot);
             count++;
             buf_append(&labels, &slot, sizeof slot);
         }

@@ -15,6 +15,7 @@
 #include <xxhash.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/assert.h"
 #include "storage/block/block_native.h"
 
@@ -217,14 +218,11 @@ static int spill(struct block__pairs *pairs, struct error_detail *detail) {
     int status = STATUS_OK;
     if (pairs->pair_count == 0)
         return STATUS_OK;
-    if (pairs->spill_count == pairs->spill_capacity) {
-        size_t capacity = pairs->spill_capacity == 0 ? 64 : pairs->spill_capacity * 2;
-        struct spill *grown = mem_realloc(pairs->spills, capacity * sizeof *grown);
-        if (grown == NULL)
-            return no_memory(detail);
-        pairs->spills = grown;
-        pairs->spill_capacity = capacity;
-    }
+    struct spill *grown =
+        array_ensure(pairs->spills, &pairs->spill_capacity, pairs->spill_count + 1, sizeof *grown);
+    if (grown == NULL)
+        return no_memory(detail);
+    pairs->spills = grown;
     /* Ordinals by pair: count is where the next goes, and in the end where the pair's end. */
     uint32_t sum = 0;
     for (uint32_t i = 0; i < pairs->pair_count; i++) {

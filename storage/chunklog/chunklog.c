@@ -51,12 +51,11 @@ struct extent {
 struct file {
     uint32_t number;
     uint32_t salt;
-    int64_t begin_ms;
-    int64_t end_ms; /* of entries[], which readers use */
+    atomic_int_fast64_t begin_ms; /* the applying thread's; the other looks */
+    int64_t end_ms;               /* the applying thread's; readers use that of entries[] */
     struct stable_array extents;
     atomic_uint_fast32_t extent_count;
     uint32_t open[CHUNKLOG_PARTITIONS]; /* extents appended to; EXTENT_NONE */
-    bool damaged_told;
 
     /* the maintaining thread's */
     struct io_file *handle;
@@ -166,7 +165,7 @@ static struct file *file_new(uint32_t number, uint32_t salt, int64_t begin_ms, i
         return NULL;
     file->number = number;
     file->salt = salt;
-    file->begin_ms = begin_ms;
+    atomic_init(&file->begin_ms, begin_ms);
     file->end_ms = end_ms;
     stable_array_init(&file->extents, sizeof(struct extent));
     for (size_t i = 0; i < CHUNKLOG_PARTITIONS; i++)
@@ -198,7 +197,7 @@ static struct file *file_for(struct chunklog *log, int64_t begin_ms, int64_t end
     struct file *nearest = NULL;
     for (size_t i = 0; i < FILES_MAX; i++) {
         struct file *file = atomic_load_explicit(&log->entries[i].file, memory_order_relaxed);
-        if (file == NULL || file->begin_ms > begin_ms)
+        if (file == NULL || atomic_load_explicit(&file->begin_ms, memory_order_relaxed) > begin_ms)
             continue;
         if (file->end_ms >= end_ms)
             return file;
@@ -217,7 +216,7 @@ static struct file *file_for(struct chunklog *log, int64_t begin_ms, int64_t end
         for (size_t i = 0; i < FILES_MAX; i++) {
             struct file *file = atomic_load_explicit(&log->entries[i].file, memory_order_relaxed);
             if (file != NULL && file->end_ms >= end_ms) {
-                file->begin_ms = begin_ms;
+                atomic_store_explicit(&file->begin_ms, begin_ms, memory_order_relaxed);
                 return file;
             }
         }
@@ -235,7 +234,7 @@ static uint8_t *header_write(const struct file *file, uint8_t *p) {
     store_u32(p + 8, FORMAT);
     store_u32(p + 12, file->number);
     store_u32(p + 16, file->salt);
-    store_u64(p + 24, (uint64_t)file->begin_ms);
+    store_u64(p + 24, (uint64_t)atomic_load_explicit(&file->begin_ms, memory_order_relaxed));
     store_u64(p + 32, (uint64_t)file->end_ms);
     store_u32(p + 60, crc32c(0, p, 60));
     return p + HEADER_BYTES;
@@ -551,7 +550,7 @@ int chunklog_describe(struct chunklog *log, struct buf *table, struct error_deta
         uint8_t head[TABLE_FILE_BYTES];
         store_u32(head, file->number);
         store_u32(head + 4, file->salt);
-        store_u64(head + 8, (uint64_t)file->begin_ms);
+        store_u64(head + 8, (uint64_t)atomic_load_explicit(&file->begin_ms, memory_order_relaxed));
         store_u64(head + 16, (uint64_t)atomic_load(&log->entries[i].end_ms));
         store_u32(head + 24, count);
         store_u32(head + 28, 0);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/assert.h"
 
 #define TAIL_MAX ((uint32_t)64)
@@ -248,14 +249,11 @@ static int window_make(struct late *late, struct late_range range, struct late_r
         if (!other->sealed && other->range.begin_ms < range.end_ms && range.begin_ms < other->range.end_ms)
             range = range_small;
     }
-    if (late->window_count == late->window_capacity) {
-        size_t capacity = late->window_capacity == 0 ? 8 : late->window_capacity * 2;
-        struct late_window **windows = mem_realloc(late->windows, capacity * sizeof *windows);
-        if (windows == NULL)
-            return STATUS_NO_MEMORY;
-        late->windows = windows;
-        late->window_capacity = capacity;
-    }
+    struct late_window **windows =
+        array_ensure(late->windows, &late->window_capacity, late->window_count + 1, sizeof *windows);
+    if (windows == NULL)
+        return STATUS_NO_MEMORY;
+    late->windows = windows;
     struct late_window *window = mem_zalloc(sizeof *window);
     if (window == NULL)
         return STATUS_NO_MEMORY;

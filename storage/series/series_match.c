@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/assert.h"
 #include "storage/series/series_private.h"
 
@@ -24,14 +25,10 @@ struct slot_list {
 };
 
 static int list_reserve(struct slot_list *list, size_t more) {
-    if (more <= list->capacity - list->count)
-        return STATUS_OK;
-    size_t capacity = list->capacity * 2 > list->count + more ? list->capacity * 2 : list->count + more;
-    uint32_t *grown = mem_realloc(list->slots, capacity * sizeof *grown);
-    if (grown == NULL)
+    uint32_t *slots = array_ensure(list->slots, &list->capacity, list->count + more, sizeof *slots);
+    if (slots == NULL)
         return STATUS_NO_MEMORY;
-    list->slots = grown;
-    list->capacity = capacity;
+    list->slots = slots;
     return STATUS_OK;
 }
 

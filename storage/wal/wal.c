@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/log.h"
@@ -40,14 +41,11 @@ char *wal__segment_path(const struct wal *wal, uint32_t number) {
 }
 
 int wal__segment_add(struct wal *wal, const struct wal__segment *segment) {
-    if (wal->segment_count == wal->segment_capacity) {
-        size_t capacity = wal->segment_capacity == 0 ? 16 : wal->segment_capacity * 2;
-        struct wal__segment *segments = mem_realloc(wal->segments, capacity * sizeof *segments);
-        if (segments == NULL)
-            return STATUS_NO_MEMORY;
-        wal->segments = segments;
-        wal->segment_capacity = capacity;
-    }
+    struct wal__segment *segments =
+        array_ensure(wal->segments, &wal->segment_capacity, wal->segment_count + 1, sizeof *segments);
+    if (segments == NULL)
+        return STATUS_NO_MEMORY;
+    wal->segments = segments;
     wal->segments[wal->segment_count++] = *segment;
     return STATUS_OK;
 }

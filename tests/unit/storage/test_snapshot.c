@@ -157,6 +157,69 @@ static void test_snapshot_damaged(void **state) {
     fixture_close(&f);
 }
 
+/* Both damaged: what can be read of the newest, and the log since; it is told, and nothing is made up. */
+static void test_snapshots_damaged(void **state) {
+    (void)state;
+    struct fixture f;
+    struct rand rand;
+    char path[256];
+    rand_init(&rand, 5);
+    open_small(&f);
+    write_rounds(&f, &rand, 250);
+    storage_close(f.storage);
+    DIR *dir;
+    snprintf(path, sizeof path, "%s/head", f.dir);
+    assert_non_null(dir = opendir(path));
+    unsigned flipped = 0;
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
+        if (strstr(entry->d_name, ".snapshot") != NULL) {
+            snprintf(path, sizeof path, "%s/head/%.60s", f.dir, entry->d_name);
+            flip(path, 100); /* in the first slice */
+            flipped++;
+        }
+    closedir(dir);
+    assert_int_equal(flipped, 2);
+    metrics_reset();
+    fixture_open_storage(&f);
+    assert_true(damage() >= 2);
+    size_t found = 0;
+    for (int series = 0; series < SERIES; series++) {
+        struct sample_columns columns = {0};
+        series_read(&f, series, &columns);
+        for (size_t i = 0; i < columns.count; i++) {
+            size_t at = count - columns.count + i; /* the newest of them */
+            assert_true(columns.times_ms[i] == model[series][at].time_ms);
+            assert_int_equal(double_bits(columns.values[i]), model[series][at].value_bits);
+        }
+        found += columns.count;
+        sample_columns_release(&columns);
+    }
+    assert_true(found > 0 && found < count * SERIES);
+    write_rounds(&f, &rand, 1);
+    fixture_close(&f);
+}
+
+/* Each of the three reasons for a snapshot alone. */
+static void test_snapshot_due(void **state) {
+    (void)state;
+    struct fixture f;
+    struct rand rand;
+    rand_init(&rand, 6);
+    for (int reason = 0; reason < 3; reason++) {
+        open_small(&f);
+        storage_close(f.storage);
+        f.limits.snapshot_samples_max = reason == 0 ? 300 : UINT64_C(1) << 60;
+        f.limits.snapshot_log_bytes_max = reason == 1 ? 40960 : UINT64_C(1) << 60;
+        f.limits.snapshot_ms_max = reason == 2 ? 10000 : 1u << 30;
+        fixture_open_storage(&f);
+        write_rounds(&f, &rand, 8);
+        assert_int_equal(metric_get(METRIC_snapshots), 0);
+        write_rounds(&f, &rand, 8);
+        assert_int_equal(metric_get(METRIC_snapshots), 1);
+        fixture_close(&f);
+    }
+}
+
 /* One copy of the labels damaged, or gone: the other has them. Both: what they name is lost, and told. */
 static void test_snapshot_labels(void **state) {
     (void)state;
@@ -178,7 +241,16 @@ static void test_snapshot_labels(void **state) {
     assert_int_equal(unlink(path), 0);
     fixture_open_storage(&f);
     check(&f);
+    /* They are written anew, twice, without waiting for samples. */
+    maintain(&f);
+    metrics_reset();
+    fixture_reopen(&f);
+    assert_int_equal(damage(), 0);
+    check(&f);
+    newest(&f, ".labels", path, sizeof path);
+    newest(&f, ".labels2", path2, sizeof path2);
     storage_close(f.storage);
+    flip(path, 30);
     flip(path2, 30);
     metrics_reset();
     fixture_open_storage(&f);
@@ -221,10 +293,9 @@ static void test_chunklog_damaged(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_snapshot_restart),
-        cmocka_unit_test(test_snapshot_damaged),
-        cmocka_unit_test(test_snapshot_labels),
-        cmocka_unit_test(test_chunklog_damaged),
+        cmocka_unit_test(test_snapshot_restart),  cmocka_unit_test(test_snapshot_damaged),
+        cmocka_unit_test(test_snapshots_damaged), cmocka_unit_test(test_snapshot_due),
+        cmocka_unit_test(test_snapshot_labels),   cmocka_unit_test(test_chunklog_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,25 @@
+/* array.h: arrays that double. */
+#ifndef TIDALITE_BASE_ARRAY_H
+#define TIDALITE_BASE_ARRAY_H
+
+#include <stddef.h>
+
+#include "base/alloc.h"
+
+#define ARRAY_FIRST 16 /* elements of the first allocation, at least */
+
+/* Room for `need` elements in an array of *capacity (NULL and 0 at first): returns where it is now, with
+ * *capacity of them. NULL: out of memory, and both are as they were. What is new is not initialised. */
+static inline void *array_ensure(void *items, size_t *capacity, size_t need, size_t element_bytes) {
+    if (need <= *capacity)
+        return items;
+    size_t larger = *capacity == 0 ? ARRAY_FIRST : *capacity * 2;
+    if (larger < need)
+        larger = need;
+    void *grown = mem_realloc(items, larger * element_bytes);
+    if (grown != NULL)
+        *capacity = larger;
+    return grown;
+}
+
+#endif
