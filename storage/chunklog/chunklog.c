@@ -75,7 +75,7 @@ struct chunklog {
     struct io *io;
     char *dir;
     struct rand rand;
-    uint32_t next_number;
+    atomic_uint_fast32_t last_number; /* given to a file; the applying thread's, the other looks */
     struct entry entries[FILES_MAX];
     pthread_mutex_t dead_mutex; /* for a few instructions */
     struct file *dead;
@@ -117,7 +117,6 @@ int chunklog_new(struct io *io, const char *dir, uint64_t seed, struct chunklog 
         return STATUS_NO_MEMORY;
     }
     rand_init(&log->rand, seed ^ UINT64_C(0xc2b2ae3d27d4eb4f));
-    log->next_number = 1;
     pthread_mutex_init(&log->dead_mutex, NULL);
     *out = log;
     return STATUS_OK;
@@ -173,19 +172,25 @@ static struct file *file_new(uint32_t number, uint32_t salt, int64_t begin_ms, i
     return file;
 }
 
+/* Never again, though the file be gone: records and series refer to it. */
+static void number_note(struct chunklog *log, uint32_t number) {
+    if (atomic_load_explicit(&log->last_number, memory_order_relaxed) < number)
+        atomic_store(&log->last_number, number);
+}
+
 static void entry_set(struct chunklog *log, struct file *file) {
     struct entry *entry = &log->entries[file->number % FILES_MAX];
     ASSERT(atomic_load(&entry->file) == NULL);
     atomic_store(&entry->file, file);
     atomic_store(&entry->end_ms, file->end_ms);
     atomic_store(&entry->number, file->number);
-    if (log->next_number <= file->number)
-        log->next_number = file->number + 1;
+    number_note(log, file->number);
 }
 
 /* The number of a new file: the next whose entry is free; 0: none is. */
 static uint32_t number_next(const struct chunklog *log) {
-    for (uint32_t number = log->next_number; number < log->next_number + FILES_MAX; number++)
+    uint32_t last = (uint32_t)atomic_load_explicit(&log->last_number, memory_order_relaxed);
+    for (uint32_t number = last + 1; number <= last + FILES_MAX; number++)
         if (number < UINT32_C(1) << (64 - REF_OFFSET_BITS) &&
             atomic_load(&log->entries[number % FILES_MAX].file) == NULL)
             return number;
@@ -538,8 +543,22 @@ out:
     return status;
 }
 
+static void table_file_write(struct buf *table, uint32_t number, uint32_t salt, int64_t begin_ms,
+                             int64_t end_ms, uint32_t extent_count) {
+    uint8_t head[TABLE_FILE_BYTES] = {0};
+    store_u32(head, number);
+    store_u32(head + 4, salt);
+    store_u64(head + 8, (uint64_t)begin_ms);
+    store_u64(head + 16, (uint64_t)end_ms);
+    store_u32(head + 24, extent_count);
+    buf_append(table, head, sizeof head);
+}
+
 int chunklog_describe(struct chunklog *log, struct buf *table, struct error_detail *detail) {
     int status = STATUS_OK;
+    uint32_t last = (uint32_t)atomic_load(&log->last_number);
+    if (last != 0) /* it may be dropped, and series refer to it: told as a file without anything, long over */
+        table_file_write(table, last, 0, INT64_MIN, INT64_MIN, 0);
     for (size_t i = 0; i < FILES_MAX; i++) {
         struct file *file = atomic_load(&log->entries[i].file);
         if (file == NULL)
@@ -547,15 +566,9 @@ int chunklog_describe(struct chunklog *log, struct buf *table, struct error_deta
         uint32_t count = (uint32_t)atomic_load_explicit(&file->extent_count, memory_order_acquire);
         if (count == 0)
             continue;
-        uint8_t head[TABLE_FILE_BYTES];
-        store_u32(head, file->number);
-        store_u32(head + 4, file->salt);
-        store_u64(head + 8, (uint64_t)atomic_load_explicit(&file->begin_ms, memory_order_relaxed));
-        store_u64(head + 16, (uint64_t)atomic_load(&log->entries[i].end_ms));
-        store_u32(head + 24, count);
-        store_u32(head + 28, 0);
-        store_u64(head + 32, 0);
-        buf_append(table, head, sizeof head);
+        table_file_write(table, file->number, file->salt,
+                         atomic_load_explicit(&file->begin_ms, memory_order_relaxed),
+                         atomic_load(&log->entries[i].end_ms), count);
         for (uint32_t at = 0; at < count; at++) {
             struct extent *extent = extent_at(file, at);
             if (!extent->restored && !atomic_load(&extent->check))
@@ -638,8 +651,7 @@ int chunklog_restore(struct chunklog *log, struct slice table, int64_t cut_ms, s
             count > (size_t)(end - p - TABLE_FILE_BYTES) / 8 ||
             atomic_load(&log->entries[number % FILES_MAX].file) != NULL)
             return error_set(detail, STATUS_CORRUPT, "the table of sealed chunks can't be read");
-        if (log->next_number <= number) /* never again, though the file be gone: records refer to it */
-            log->next_number = number + 1;
+        number_note(log, number);
         if ((int64_t)load_u64(p + 16) <= cut_ms) {
             p += TABLE_FILE_BYTES + (size_t)count * 8;
             continue;

@@ -122,6 +122,19 @@ static int seal(struct head *head, struct head_series *series, uint32_t slot) {
     return STATUS_OK;
 }
 
+/* Goes from *chunk to the sealed one before it, as chunklog_read; *chunk with nothing but `previous` set is
+ * where a walk begins. A chain that does not lead back in time is damage, else it might never end. */
+static int chunk_before(struct head *head, uint32_t slot, int64_t from_ms, struct chunklog_chunk *chunk) {
+    struct chunklog_chunk before;
+    int status = chunklog_read(head->options.chunklog, chunk->previous, slot, from_ms, &before);
+    if (status != STATUS_OK)
+        return status;
+    if (chunk->bits.data != NULL && before.time_max_ms >= chunk->time_min_ms)
+        return STATUS_CORRUPT;
+    *chunk = before;
+    return STATUS_OK;
+}
+
 /* Looks for a sample with this time in what is stored from cut_ms on: STATUS_OK with *found_bits, or
  * STATUS_NOT_FOUND. */
 static int stored_find(struct head *head, struct head_series *series, uint32_t slot, int64_t time_ms,
@@ -133,8 +146,7 @@ static int stored_find(struct head *head, struct head_series *series, uint32_t s
     } else {
         struct chunklog_chunk chunk = {.previous = series->sealed, .time_min_ms = INT64_MAX};
         while (status == STATUS_OK && chunk.time_min_ms > time_ms)
-            status = chunklog_read(head->options.chunklog, chunk.previous, slot,
-                                   time_ms > cut_ms ? time_ms : cut_ms, &chunk);
+            status = chunk_before(head, slot, time_ms > cut_ms ? time_ms : cut_ms, &chunk);
         if (status == STATUS_OK)
             status = chunk_decode(chunk.bits, chunk.info, time_ms, time_ms, &columns);
         if (status == STATUS_END || status == STATUS_CORRUPT) /* damaged: nothing is known of it any more */
@@ -254,7 +266,7 @@ bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_
     if (!empty && first_ms <= time_max_ms)
         return true;
     do {
-        int status = chunklog_read(head->options.chunklog, chunk.previous, slot, time_min_ms, &chunk);
+        int status = chunk_before(head, slot, time_min_ms, &chunk);
         if (status != STATUS_OK)
             return status == STATUS_CORRUPT; /* whoever reads it is told */
     } while (chunk.time_min_ms > time_max_ms);
@@ -301,7 +313,7 @@ static int walk_run(struct head *head, struct head_series *series, uint32_t slot
     }
     spin_unlock(&series->lock);
     for (;;) {
-        int status = chunklog_read(head->options.chunklog, chunk.previous, slot, time_min_ms, &chunk);
+        int status = chunk_before(head, slot, time_min_ms, &chunk);
         walk->damaged = status == STATUS_CORRUPT;
         if (status != STATUS_OK)
             return STATUS_OK;

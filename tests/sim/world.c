@@ -228,14 +228,17 @@ static void columns_of(struct world *world, struct storage_selection *selection,
         world_fail(world, "selection_read: %s", status_message(status));
 }
 
-static uint32_t series_number(struct world *world, struct storage_selection *selection, size_t index) {
-    struct slice text = selection_label(selection, index, slice_str("i"));
+static uint32_t number_parse(struct world *world, struct slice text) {
     uint32_t number = 0;
     for (size_t i = 0; i < text.len; i++)
         number = number * 10 + (uint32_t)(text.data[i] - '0');
     if (text.len == 0 || number >= world->series_count)
         world_fail(world, "a series that was never sent: i=\"%.*s\"", SLICE_ARGS(text));
     return number;
+}
+
+static uint32_t series_number(struct world *world, struct storage_selection *selection, size_t index) {
+    return number_parse(world, selection_label(selection, index, slice_str("i")));
 }
 
 static struct found_series *found_read(struct world *world) {
@@ -349,9 +352,22 @@ void world_check_labels(struct world *world) {
                                       &arena, &values, &count, &truncated);
     if (status < 0)
         world_fail(world, "storage_label_values: %s", status_message(status));
-    size_t want = model_series_in(&world->model, INT64_MIN, INT64_MAX);
-    if (count != want)
-        world_fail(world, "%zu values of i, not %zu", count, want);
+    bool *listed = calloc(world->series_count, sizeof *listed);
+    ASSERT(listed != NULL);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t number = number_parse(world, values[i]);
+        if (listed[number])
+            world_fail(world, "i=%u is listed twice", number);
+        listed[number] = true;
+    }
+    for (uint32_t i = 0; i < world->series_count; i++) {
+        bool want = model_series_has(&world->model.series[i], INT64_MIN, INT64_MAX);
+        /* A series with a chunk that can't be read may have samples, and is listed. */
+        if (listed[i] != want && (want || !world->model.block_rot))
+            world_fail(world, "i=%u %s samples, and is %s", i, want ? "has" : "has no",
+                       want ? "not listed" : "listed");
+    }
+    free(listed);
     arena_release(&arena);
     world->checks++;
 }

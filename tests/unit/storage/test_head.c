@@ -265,6 +265,49 @@ static void test_no_memory(void **state) {
     }
 }
 
+/* A file of the chunk log that a restart does not find named, since its window is in a block: a series still
+ * refers to it, and its number must not be given to another. */
+static void test_restart(void **state) {
+    (void)state;
+    enum { COUNT = 4 };
+    struct head *head = open_head(), *second;
+    struct buf states, table;
+    struct error_detail detail = {0};
+    uint64_t existing;
+    buf_init(&states);
+    buf_init(&table);
+    for (int64_t window = 0; window < 2; window++)
+        for (int64_t i = 0; i < COUNT; i++)
+            assert_int_equal(apply(head, 0, (struct sample){window * WINDOW_MS + i, (uint64_t)i}, &existing),
+                             HEAD_STORED);
+    assert_int_equal(head_drop(head, 0, 1, WINDOW_MS, WINDOW_MS), UINT32_MAX);
+    chunklog_drop(chunklog, WINDOW_MS);
+    chunklog_mark(chunklog);
+    assert_true(head_state_write(head, 0, &states));
+    assert_int_equal(chunklog_describe(chunklog, &table, &detail), STATUS_OK);
+    head_free(head);
+    chunklog_free(chunklog);
+
+    assert_int_equal(chunklog_new(io, dir, 2, &chunklog), STATUS_OK);
+    const struct head_options options = {WINDOW_MS, chunklog, partition, NULL};
+    assert_int_equal(head_new(&options, &second), STATUS_OK);
+    assert_int_equal(chunklog_restore(chunklog, buf_slice(&table), WINDOW_MS, &detail), STATUS_OK);
+    struct slice rest = buf_slice(&states);
+    assert_int_equal(head_state_read(second, 0, WINDOW_MS, &rest), STATUS_OK);
+    for (int64_t i = 0; i < COUNT; i++)
+        assert_int_equal(apply(second, 0, (struct sample){2 * WINDOW_MS + i, (uint64_t)i}, &existing),
+                         HEAD_STORED);
+    struct sample_columns columns = {0};
+    assert_int_equal(read_head(second, 0, WINDOW_MS, INT64_MAX, &columns), STATUS_OK);
+    assert_int_equal(columns.count, 2 * COUNT);
+    for (int64_t i = 0; i < 2 * COUNT; i++)
+        assert_int_equal(columns.times_ms[i], (1 + i / COUNT) * WINDOW_MS + i % COUNT);
+    sample_columns_release(&columns);
+    buf_release(&states);
+    buf_release(&table);
+    close_head(second);
+}
+
 static void test_slab(void **state) {
     (void)state;
     struct slab slab;
@@ -341,8 +384,10 @@ static void test_readers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model),     cmocka_unit_test(test_cut),  cmocka_unit_test(test_edges_of_time),
-        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_slab), cmocka_unit_test(test_readers),
+        cmocka_unit_test(test_model),         cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_edges_of_time), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_restart),       cmocka_unit_test(test_slab),
+        cmocka_unit_test(test_readers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
