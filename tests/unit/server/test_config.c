@@ -124,6 +124,26 @@ static void test_serve(void **state) {
     assert_false(config.delayed_name_removal);
 }
 
+/* 0 is no bound for these two, and nothing else takes it. */
+static void test_zero(void **state) {
+    (void)state;
+    struct config config;
+    enum config_action action;
+    struct error_detail detail;
+    char *argv[] = {"tidalite", "serve", "--retention", "0", "--retention-bytes=0", NULL};
+    assert_int_equal(parse(argv, &config, &action, &detail), STATUS_OK);
+    assert_int_equal(config.limits.retention_ms, 0);
+    assert_int_equal(config.limits.retention_bytes, 0);
+    uint64_t count;
+    const struct limit_info *infos = limits_info(&count);
+    for (uint64_t i = 0; i < count; i++) {
+        bool takes = strncmp(infos[i].flag, "--retention", strlen("--retention")) == 0;
+        char *flag[] = {"tidalite", "serve", (char *)(uintptr_t)infos[i].flag, "0", NULL};
+        if (infos[i].flag[0] != 0 && !takes)
+            assert_int_equal(parse(flag, &config, &action, &detail), STATUS_BAD_INPUT);
+    }
+}
+
 static void test_actions(void **state) {
     (void)state;
     struct config config;
@@ -194,7 +214,8 @@ static void test_help(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_durations), cmocka_unit_test(test_counts),
-                                       cmocka_unit_test(test_serve),     cmocka_unit_test(test_actions),
-                                       cmocka_unit_test(test_mistakes),  cmocka_unit_test(test_help)};
+                                       cmocka_unit_test(test_serve),     cmocka_unit_test(test_zero),
+                                       cmocka_unit_test(test_actions),   cmocka_unit_test(test_mistakes),
+                                       cmocka_unit_test(test_help)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
