@@ -9,14 +9,12 @@
 
 #include "base/alloc.h"
 #include "base/array.h"
-#include "base/bytes.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "storage/snapshot/frame_file.h"
 #include "storage/snapshot/snapshot_format.h"
+#include "storage/snapshot/snapshot_read.h"
 #include "storage/storage_private.h"
-
-#define NUMBER_MAX (1u << 30) /* a slot or pair above it is no number of ours */
 
 /* ---- labels ---- */
 
@@ -44,68 +42,28 @@ static void *table_ensure(void *table, size_t *capacity, size_t element_bytes, u
     return grown;
 }
 
-static const uint8_t *numbers_read(const uint8_t *p, const uint8_t *end, uint32_t *numbers, uint64_t count) {
-    for (uint64_t i = 0; i < count && p != NULL; i++) {
-        uint64_t number;
-        p = varint_read(p, end, &number);
-        if (p == NULL || number > NUMBER_MAX)
-            return NULL;
-        numbers[i] = (uint32_t)number;
-    }
-    return p;
-}
-
 /* One frame of definitions. */
 static int labels_read(struct labels *labels, struct slice payload) {
-    const uint8_t *p = payload.data, *end = p + payload.len;
-    while (p < end) {
-        uint64_t tag, number, count, id;
-        if ((p = varint_read(p, end, &tag)) == NULL || (p = varint_read(p, end, &number)) == NULL ||
-            number > NUMBER_MAX)
-            return STATUS_CORRUPT;
-        struct slice *pairs;
-        struct series_load_entry *series;
-        switch (tag) {
-        case LABELS_PAIR:
-        case LABELS_PAIR_FREE:
-            pairs = table_ensure(labels->pairs, &labels->pair_capacity, sizeof *pairs, (uint32_t)number,
-                                 &labels->pair_end);
+    struct snapshot_label one;
+    int status;
+    while ((status = snapshot_label_next(&payload, &labels->numbers, &one)) == STATUS_OK) {
+        if (one.tag == LABELS_PAIR || one.tag == LABELS_PAIR_FREE) {
+            struct slice *pairs = table_ensure(labels->pairs, &labels->pair_capacity, sizeof *pairs,
+                                               one.number, &labels->pair_end);
             if (pairs == NULL)
                 return STATUS_NO_MEMORY;
             labels->pairs = pairs;
-            labels->pairs[number] = (struct slice){NULL, 0};
-            if (tag == LABELS_PAIR_FREE)
-                break;
-            if ((p = varint_read(p, end, &count)) == NULL || count > (size_t)(end - p))
-                return STATUS_CORRUPT;
-            labels->pairs[number] = slice_of(p, (size_t)count);
-            p += count;
-            break;
-        case LABELS_SLOT:
-        case LABELS_SLOT_FREE:
-            series = table_ensure(labels->series, &labels->slot_capacity, sizeof *series, (uint32_t)number,
-                                  &labels->slot_end);
+            labels->pairs[one.number] = one.label;
+        } else {
+            struct series_load_entry *series = table_ensure(labels->series, &labels->slot_capacity,
+                                                            sizeof *series, one.number, &labels->slot_end);
             if (series == NULL)
                 return STATUS_NO_MEMORY;
             labels->series = series;
-            labels->series[number] = (struct series_load_entry){0};
-            if (tag == LABELS_SLOT_FREE)
-                break;
-            if ((p = varint_read(p, end, &id)) == NULL || (p = varint_read(p, end, &count)) == NULL ||
-                count == 0 || count > (size_t)(end - p))
-                return STATUS_CORRUPT;
-            uint32_t *numbers = arena_alloc(&labels->numbers, count * sizeof *numbers);
-            if (numbers == NULL)
-                return STATUS_NO_MEMORY;
-            if ((p = numbers_read(p, end, numbers, count)) == NULL)
-                return STATUS_CORRUPT;
-            labels->series[number] = (struct series_load_entry){id, numbers, (uint32_t)count};
-            break;
-        default:
-            return STATUS_CORRUPT;
+            labels->series[one.number] = (struct series_load_entry){one.id, one.pairs, one.pair_count};
         }
     }
-    return STATUS_OK;
+    return status == STATUS_END ? STATUS_OK : status;
 }
 
 /* Series with a label that was lost can't be named: they are free. So are pairs without series: that such a
@@ -195,27 +153,29 @@ out:
 
 /* ---- the snapshot ---- */
 
-static int late_restore(struct storage *storage, uint32_t slot, wal_position taken_at, uint64_t position,
-                        const uint8_t *p, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++, p += SNAPSHOT_LATE_BYTES) {
-        struct sample sample = {(int64_t)load_u64(p), load_u64(p + 8)};
+static int late_restore(struct storage *storage, const struct snapshot_series *series, wal_position taken_at,
+                        uint64_t position) {
+    for (uint32_t i = 0; i < series->late_count; i++) {
+        int64_t start_ms;
+        struct sample sample = snapshot_late_at(series, i, &start_ms);
         if (manifest_covers(&storage->manifest, sample.time_ms, taken_at - 1))
             continue; /* written to a block since */
-        int status = storage__late_restore(storage, slot, sample, (int64_t)load_u64(p + 16), position);
+        int status = storage__late_restore(storage, series->slot, sample, start_ms, position);
         if (status < 0)
             return status;
     }
     return STATUS_OK;
 }
 
-static int hidden_restore(struct storage *storage, uint32_t slot, const uint8_t *p, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++, p += SNAPSHOT_SPAN_BYTES) {
-        struct span span = {(int64_t)load_u64(p), (int64_t)load_u64(p + 8)};
+static int hidden_restore(struct storage *storage, const struct snapshot_series *series) {
+    for (uint32_t i = 0; i < series->hidden_count; i++) {
+        struct span span;
+        snapshot_hidden_at(series, i, &span.min_ms, &span.max_ms);
         if (span.min_ms > span.max_ms)
             return STATUS_CORRUPT;
         if (span.max_ms < storage->manifest.cut_ms)
             continue; /* in a block, without it */
-        int status = hidden_add(storage->hidden, slot, span);
+        int status = hidden_add(storage->hidden, series->slot, span);
         if (status < 0)
             return status;
     }
@@ -228,58 +188,31 @@ bool storage__is_loaded(const struct storage *storage, uint32_t slot, wal_positi
            slot_bits_has(&storage->labelled, slot);
 }
 
-/* A list's elements from the front of *bytes. */
-static int list_take(struct slice *bytes, size_t element_bytes, const uint8_t **elements, uint32_t *count) {
-    if (bytes->len < 4 || load_u32(bytes->data) > (bytes->len - 4) / element_bytes)
-        return STATUS_CORRUPT;
-    *count = load_u32(bytes->data);
-    *elements = bytes->data + 4;
-    size_t len = 4 + *count * element_bytes;
-    *bytes = slice_of(bytes->data + len, bytes->len - len);
-    return STATUS_OK;
-}
-
 static int slice_restore(struct storage *storage, struct slice payload, uint64_t late_position,
                          struct load *load) {
     int status = STATUS_OK;
-    if (payload.len < SNAPSHOT_SLICE_HEAD)
+    struct snapshot_slice slice;
+    TRY(snapshot_slice_read(payload, &slice));
+    if (slice.end > load->slot_end)
         return STATUS_CORRUPT;
-    wal_position taken_at = load_u64(payload.data);
-    uint32_t first = load_u32(payload.data + 8), end = load_u32(payload.data + 12);
-    if (first > end || end > load->slot_end)
-        return STATUS_CORRUPT;
-    struct slice rest = slice_of(payload.data + SNAPSHOT_SLICE_HEAD, payload.len - SNAPSHOT_SLICE_HEAD);
-    while (rest.len > 0) {
-        if (rest.len < SNAPSHOT_SERIES_HEAD) {
-            status = STATUS_CORRUPT;
-            goto out;
-        }
-        uint32_t slot = load_u32(rest.data);
-        uint64_t id = load_u64(rest.data + 4);
-        unsigned flags = rest.data[12];
-        rest = slice_of(rest.data + SNAPSHOT_SERIES_HEAD, rest.len - SNAPSHOT_SERIES_HEAD);
-        /* A slot that has another series now, or none that can be named: its state is read and passed over.
-         */
-        bool known = slot >= first && slot < end && slot_bits_has(&storage->labelled, slot) &&
-                     series_id(storage->series, slot) == id;
-        if ((flags & SNAPSHOT_HAS_HEAD) != 0)
-            TRY(known ? head_state_read(storage->head, slot, storage->manifest.cut_ms, &rest)
-                      : head_state_skip(&rest));
-        const uint8_t *elements;
-        uint32_t count;
-        if ((flags & SNAPSHOT_HAS_LATE) != 0) {
-            TRY(list_take(&rest, SNAPSHOT_LATE_BYTES, &elements, &count));
-            if (known)
-                TRY(late_restore(storage, slot, taken_at, late_position, elements, count));
-        }
-        if ((flags & SNAPSHOT_HAS_HIDDEN) != 0) {
-            TRY(list_take(&rest, SNAPSHOT_SPAN_BYTES, &elements, &count));
-            if (known)
-                TRY(hidden_restore(storage, slot, elements, count));
-        }
+    for (;;) {
+        struct snapshot_series series;
+        TRY(snapshot_series_next(&slice, &series));
+        if (status == STATUS_END)
+            break;
+        /* A slot that has another series now, or none that can be named: its state is passed over. */
+        if (series.slot < slice.first || series.slot >= slice.end ||
+            !slot_bits_has(&storage->labelled, series.slot) ||
+            series_id(storage->series, series.slot) != series.id)
+            continue;
+        if (series.head.len > 0)
+            TRY(head_state_read(storage->head, series.slot, storage->manifest.cut_ms, &series.head));
+        TRY(late_restore(storage, &series, slice.position, late_position));
+        TRY(hidden_restore(storage, &series));
     }
-    for (uint32_t slot = first; slot < end; slot++)
-        load->taken_at[slot] = taken_at;
+    status = STATUS_OK;
+    for (uint32_t slot = slice.first; slot < slice.end; slot++)
+        load->taken_at[slot] = slice.position;
 out:
     return status;
 }
@@ -314,29 +247,26 @@ static int frames_look(struct frame_reader *reader, struct found *out) {
     return STATUS_OK;
 }
 
-static int end_restore(struct storage *storage, struct slice end, uint64_t *late_position,
+static int end_restore(struct storage *storage, struct slice payload, uint64_t *late_position,
                        struct load *load) {
-    if (end.len < SNAPSHOT_END_BYTES)
-        return STATUS_CORRUPT;
-    const uint8_t *p = end.data;
-    uint32_t windows = load_u32(p + 36);
-    load->position = load_u64(p);
-    load->slot_end = load_u32(p + 32);
-    *late_position = load_u64(p + 16);
-    if (windows > (end.len - SNAPSHOT_END_BYTES) / SNAPSHOT_WINDOW_BYTES || load->slot_end > NUMBER_MAX)
-        return STATUS_CORRUPT;
-    int64_t cut_ms = (int64_t)load_u64(p + 8);
-    if (cut_ms > storage->apply_cut_ms)
-        storage->apply_cut_ms = cut_ms;
-    series_id_next_set(storage->series, load_u64(p + 24));
+    struct snapshot_end end;
+    int status = snapshot_end_read(payload, &end);
+    if (status < 0)
+        return status;
+    load->position = end.position;
+    load->slot_end = end.slot_end;
+    *late_position = end.late_position;
+    if (end.cut_ms > storage->apply_cut_ms)
+        storage->apply_cut_ms = end.cut_ms;
+    series_id_next_set(storage->series, end.id_next);
     load->taken_at = mem_zalloc((load->slot_end + (size_t)1) * sizeof *load->taken_at);
-    storage->windows = mem_alloc((windows + (size_t)1) * sizeof *storage->windows);
+    storage->windows = mem_alloc((end.window_count + (size_t)1) * sizeof *storage->windows);
     if (load->taken_at == NULL || storage->windows == NULL)
         return STATUS_NO_MEMORY;
-    storage->window_capacity = windows;
-    p += SNAPSHOT_END_BYTES;
-    for (uint32_t i = 0; i < windows; i++, p += SNAPSHOT_WINDOW_BYTES) {
-        struct window_position window = {(int64_t)load_u64(p), load_u64(p + 8)};
+    storage->window_capacity = end.window_count;
+    for (uint32_t i = 0; i < end.window_count; i++) {
+        struct window_position window;
+        snapshot_window_at(&end, i, &window.begin_ms, &window.position);
         if (window.begin_ms >= storage->manifest.cut_ms)
             storage->windows[storage->window_count++] = window;
     }

@@ -78,9 +78,9 @@ int chunk_decode(struct slice bytes, struct chunk_info info, int64_t time_min_ms
 /* An open chunk as bytes, so that it can be gone on with after a restart: appends to `out`. */
 void chunk_state_write(const struct chunk_open *chunk, struct buf *out);
 
-/* Takes one from the front of *bytes, or passes over it. STATUS_CORRUPT, STATUS_NO_MEMORY: *bytes is as it
- * was. */
-int chunk_state_skip(struct slice *bytes); /* STATUS_CORRUPT */
+/* Takes one from the front of *bytes; `look` leaves its bits where they are, without room to append.
+ * STATUS_CORRUPT, STATUS_NO_MEMORY: *bytes is as it was. */
+int chunk_state_look(struct slice *bytes, struct chunk_open *out, struct slice *bits);
 int chunk_state_read(struct slice *bytes, chunk_grow_fn grow, void *grow_context, struct chunk_open *out);
 
 #endif

@@ -44,13 +44,17 @@ static int state_look(struct slice bytes, struct chunk_open *chunk, size_t *len_
     return STATUS_OK;
 }
 
-int chunk_state_skip(struct slice *bytes) {
+int chunk_state_look(struct slice *bytes, struct chunk_open *out, struct slice *bits) {
     struct chunk_open chunk;
     size_t len, starts;
     int status = state_look(*bytes, &chunk, &len, &starts);
-    if (status == STATUS_OK)
-        *bytes = slice_of(bytes->data + FIXED_BYTES + len + starts, bytes->len - FIXED_BYTES - len - starts);
-    return status;
+    if (status < 0)
+        return status;
+    const uint8_t *p = bytes->data + FIXED_BYTES;
+    *bytes = slice_of(p + len + starts, bytes->len - FIXED_BYTES - len - starts);
+    *bits = slice_of(p, len);
+    *out = chunk;
+    return STATUS_OK;
 }
 
 int chunk_state_read(struct slice *bytes, chunk_grow_fn grow, void *grow_context, struct chunk_open *out) {

@@ -37,11 +37,12 @@
 static const char MAGIC[8] = "TIDCHUNK";
 
 struct extent {
-    uint8_t *data; /* NULL: lost */
+    uint8_t *data; /* NULL: lost, or nothing of it counts */
     atomic_uint_fast32_t used;
     atomic_uint_fast32_t mark; /* of it, when chunklog_mark was called last: the end of a page */
     uint32_t written;          /* up to here it is in the file; the maintaining thread's */
     uint32_t synced;
+    uint32_t valid; /* of a restored one: what the table said; `used` is less if the file ends early */
     uint8_t partition;
     bool restored;      /* data is in the file's mapping */
     atomic_bool closed; /* nothing is appended any more */
@@ -75,6 +76,7 @@ struct chunklog {
     struct io *io;
     char *dir;
     struct rand rand;
+    bool read_only;
     atomic_uint_fast32_t last_number; /* given to a file; the applying thread's, the other looks */
     struct entry entries[FILES_MAX];
     pthread_mutex_t dead_mutex; /* for a few instructions */
@@ -120,6 +122,10 @@ int chunklog_new(struct io *io, const char *dir, uint64_t seed, struct chunklog 
     pthread_mutex_init(&log->dead_mutex, NULL);
     *out = log;
     return STATUS_OK;
+}
+
+void chunklog_read_only(struct chunklog *log) {
+    log->read_only = true;
 }
 
 static void file_free(struct chunklog *log, struct file *file) {
@@ -243,6 +249,16 @@ static uint8_t *header_write(const struct file *file, uint8_t *p) {
     store_u64(p + 32, (uint64_t)file->end_ms);
     store_u32(p + 60, crc32c(0, p, 60));
     return p + HEADER_BYTES;
+}
+
+/* STATUS_CORRUPT: it can't be believed, and need not be: the table says it all. */
+static int header_check(const struct file *file, const uint8_t *p, uint32_t *version_out) {
+    if (memcmp(p, MAGIC, sizeof MAGIC) != 0 || load_u32(p + 60) != crc32c(0, p, 60))
+        return STATUS_CORRUPT;
+    *version_out = load_u32(p + 8);
+    if (*version_out != FORMAT)
+        return STATUS_NEWER_FORMAT;
+    return load_u32(p + 12) == file->number && load_u32(p + 16) == file->salt ? STATUS_OK : STATUS_CORRUPT;
 }
 
 static int extent_new(struct file *file, unsigned partition, uint32_t *out) {
@@ -574,9 +590,11 @@ int chunklog_describe(struct chunklog *log, struct buf *table, struct error_deta
             if (!extent->restored && !atomic_load(&extent->check))
                 TRY(extent_write(log, file, at, detail));
             uint32_t used = (uint32_t)atomic_load(&extent->used);
-            if (!atomic_load(&extent->closed)) /* now: written was its mark then */
+            if (extent->restored)
+                used = extent->valid;
+            else if (!atomic_load(&extent->closed)) /* now: written was its mark then */
                 used = extent->written;
-            else if (!extent->restored && !atomic_load(&extent->check) && used > extent->written)
+            else if (!atomic_load(&extent->check) && used > extent->written)
                 used = extent->written; /* closed in between */
             uint8_t entry[8];
             store_u32(entry, used);
@@ -605,7 +623,8 @@ static int file_restore(struct chunklog *log, struct file *file, struct error_de
     char *path = path_of(log, file->number);
     if (path == NULL)
         return STATUS_NO_MEMORY;
-    status = io_file_open(log->io, path, IO_OPEN_READ | IO_OPEN_WRITE, &inner, &file->handle);
+    status = io_file_open(log->io, path, log->read_only ? IO_OPEN_READ : IO_OPEN_READ | IO_OPEN_WRITE, &inner,
+                          &file->handle);
     if (status == STATUS_OK)
         status = io_file_size(log->io, file->handle, &bytes);
     if (status == STATUS_OK && bytes > 0)
@@ -615,16 +634,24 @@ static int file_restore(struct chunklog *log, struct file *file, struct error_de
     TRY(status);
     file->bytes = bytes;
     atomic_fetch_add(&log->file_bytes, bytes);
+    uint32_t version;
+    if (bytes >= HEADER_BYTES && header_check(file, file->mapped.data, &version) == STATUS_NEWER_FORMAT) {
+        status = STATUS_NEWER_FORMAT;
+        error_set(&inner, status, "it is of format %" PRIu32 ", of a newer version; this one knows %d",
+                  version, FORMAT);
+        goto out;
+    }
     uint64_t lost = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct extent *extent = extent_at(file, i);
-        uint64_t offset = (uint64_t)i * EXTENT_BYTES, used = atomic_load(&extent->used);
-        if (used == 0)
-            continue;
-        if (offset + used <= bytes)
+        uint64_t offset = (uint64_t)i * EXTENT_BYTES;
+        uint64_t there = bytes <= offset ? 0 : bytes - offset;
+        if (there > 0)
             extent->data = (uint8_t *)(uintptr_t)(file->mapped.data + offset);
-        else
-            lost += used;
+        if (there < extent->valid) {
+            atomic_store(&extent->used, there);
+            lost += extent->valid - there;
+        }
     }
     if (lost > 0) {
         log_error("a file of sealed chunks is missing or too short; samples are missing",
@@ -666,7 +693,8 @@ int chunklog_restore(struct chunklog *log, struct slice table, int64_t cut_ms, s
             struct extent *extent = extent_at(file, i);
             if (load_u32(p) > EXTENT_BYTES || load_u32(p + 4) >= CHUNKLOG_PARTITIONS)
                 return error_set(detail, STATUS_CORRUPT, "the table of sealed chunks can't be read");
-            atomic_store(&extent->used, load_u32(p));
+            extent->valid = load_u32(p);
+            atomic_store(&extent->used, extent->valid);
             extent->partition = (uint8_t)load_u32(p + 4);
             extent->restored = true;
             atomic_store(&extent->closed, true);
@@ -700,44 +728,87 @@ int chunklog_sweep(struct chunklog *log) {
     return io_list_dir(log->io, log->dir, sweep_each, log);
 }
 
+int chunklog_files_each(struct chunklog *log, int (*each)(void *context, const struct chunklog_file *file),
+                        void *context) {
+    uint32_t last = (uint32_t)atomic_load(&log->last_number);
+    for (uint32_t number = last > FILES_MAX ? last - FILES_MAX : 0; number <= last; number++) {
+        struct file *file = atomic_load(&log->entries[number % FILES_MAX].file);
+        if (file == NULL || file->number != number)
+            continue;
+        char *path = path_of(log, number);
+        if (path == NULL)
+            return STATUS_NO_MEMORY;
+        struct chunklog_file out = {.path = path,
+                                    .number = number,
+                                    .begin_ms = atomic_load(&file->begin_ms),
+                                    .end_ms = file->end_ms,
+                                    .extents = (uint32_t)atomic_load(&file->extent_count),
+                                    .bytes = file->bytes};
+        for (uint32_t i = 0; i < out.extents; i++) {
+            const struct extent *extent = extent_at(file, i);
+            out.valid_bytes += extent->restored ? extent->valid : atomic_load(&extent->used);
+        }
+        int status = each(context, &out);
+        mem_free(path);
+        if (status < 0)
+            return status;
+    }
+    return STATUS_OK;
+}
+
+struct verify {
+    int (*each)(void *context, const char *path, uint64_t offset, const char *what);
+    void *context;
+    const char *path;
+};
+
+/* A damaged record's length can't be believed: the next one is where a checksum is right. */
+static int extent_verify(const struct verify *verify, struct file *file, uint32_t index) {
+    struct extent *extent = extent_at(file, index);
+    uint32_t used = (uint32_t)atomic_load_explicit(&extent->used, memory_order_acquire);
+    uint64_t base = (uint64_t)index * EXTENT_BYTES;
+    bool lost = false;
+    for (uint32_t from = index == 0 ? HEADER_BYTES : 0; from < used;) {
+        struct chunklog_chunk chunk;
+        size_t size = 8;
+        if (used - from < 8)
+            break;
+        if (!lost && load_u64(extent->data + from) == 0) { /* the rest of a page that a mark left */
+            from = (from / PAGE_BYTES + 1) * PAGE_BYTES;
+            continue;
+        }
+        bool whole = record_at(file, extent, base + from, used, &chunk, &size) == STATUS_OK;
+        if (!whole && !lost) {
+            int status = verify->each(verify->context, verify->path, base + from, "record: wrong checksum");
+            if (status < 0)
+                return status;
+        }
+        lost = !whole;
+        from += (uint32_t)size;
+    }
+    if (extent->restored && used < extent->valid)
+        return verify->each(verify->context, verify->path, base + used, "the file ends early, or is missing");
+    return STATUS_OK;
+}
+
 int chunklog_verify(struct chunklog *log,
                     int (*each)(void *context, const char *path, uint64_t offset, const char *what),
                     void *context) {
     int status = STATUS_OK;
-    for (size_t i = 0; i < FILES_MAX; i++) {
+    for (size_t i = 0; i < FILES_MAX && status >= 0; i++) {
         struct file *file = atomic_load(&log->entries[i].file);
         if (file == NULL)
             continue;
         char *path = path_of(log, file->number);
         if (path == NULL)
             return STATUS_NO_MEMORY;
-        uint32_t count = (uint32_t)atomic_load_explicit(&file->extent_count, memory_order_acquire);
-        for (uint32_t at = 0; at < count && status >= 0; at++) {
-            struct extent *extent = extent_at(file, at);
-            uint32_t used = (uint32_t)atomic_load_explicit(&extent->used, memory_order_acquire);
-            uint64_t offset = (uint64_t)at * EXTENT_BYTES;
-            if (used > 0 && extent->data == NULL) {
-                status = each(context, path, offset, "the file ends early, or is missing");
-                continue;
-            }
-            for (uint32_t from = at == 0 ? HEADER_BYTES : 0; from < used && status >= 0;) {
-                struct chunklog_chunk chunk;
-                size_t size;
-                if (load_u64(extent->data + from) == 0) { /* the rest of a page that a mark left */
-                    from = (from / PAGE_BYTES + 1) * PAGE_BYTES;
-                    continue;
-                }
-                if (record_at(file, extent, offset + from, used, &chunk, &size) < 0) {
-                    /* its length can't be believed: the next record can't be found */
-                    status = each(context, path, offset + from, "record: wrong checksum");
-                    break;
-                }
-                from += (uint32_t)size;
-            }
-        }
+        const struct verify verify = {each, context, path};
+        uint32_t version, count = (uint32_t)atomic_load_explicit(&file->extent_count, memory_order_acquire);
+        if (file->mapped.len >= HEADER_BYTES && header_check(file, file->mapped.data, &version) < 0)
+            status = each(context, path, 0, "header: wrong checksum");
+        for (uint32_t at = 0; at < count && status >= 0; at++)
+            status = extent_verify(&verify, file, at);
         mem_free(path);
-        if (status < 0)
-            return status;
     }
-    return STATUS_OK;
+    return status < 0 ? status : STATUS_OK;
 }

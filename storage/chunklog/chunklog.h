@@ -42,6 +42,10 @@ struct chunklog_chunk {
 /* `io` is the maintaining thread's, borrowed until close; `dir` exists and is copied. `seed` is for salts. */
 int chunklog_new(struct io *io, const char *dir, uint64_t seed, struct chunklog **out);
 
+/* For who only looks, perhaps while another process writes: files are opened for reading, and nothing is
+ * appended. Before chunklog_restore. */
+void chunklog_read_only(struct chunklog *log);
+
 /* Frees all memory; files stay. */
 void chunklog_free(struct chunklog *log);
 
@@ -88,14 +92,30 @@ int chunklog_describe(struct chunklog *log, struct buf *table, struct error_deta
 
 /* Makes the files of a table known again: what their extents held then can be read, and nothing is appended
  * to those. Files of times before `cut_ms` are passed over. A file that is missing or too short costs what it
- * held: its records are STATUS_CORRUPT, told in the log. STATUS_CORRUPT: the table itself can't be read. */
+ * held: its records are STATUS_CORRUPT, told in the log. STATUS_CORRUPT: the table itself can't be read;
+ * STATUS_NEWER_FORMAT: a file is of a format that only a later version knows. */
 int chunklog_restore(struct chunklog *log, struct slice table, int64_t cut_ms, struct error_detail *detail);
 
 /* Removes the files that are not known. */
 int chunklog_sweep(struct chunklog *log);
 
-/* Checks every record of every extent that was restored or written: calls `each` for the damaged ones. Any
- * thread, while nothing is dropped. */
+/* What is known of a file: of its extents, `valid_bytes` count. `path` is borrowed for the call. */
+struct chunklog_file {
+    const char *path;
+    uint32_t number;
+    int64_t begin_ms; /* of its window; INT64_MIN: from long ago on */
+    int64_t end_ms;
+    uint32_t extents;
+    uint64_t valid_bytes;
+    uint64_t bytes; /* of the file on disk */
+};
+
+/* Each file, by number. Any thread, while nothing is appended or dropped. */
+int chunklog_files_each(struct chunklog *log, int (*each)(void *context, const struct chunklog_file *file),
+                        void *context);
+
+/* Checks the header of each file that was restored, and every record of every extent that was restored or
+ * written: calls `each` for the damaged ones. Any thread, while nothing is dropped. */
 int chunklog_verify(struct chunklog *log,
                     int (*each)(void *context, const char *path, uint64_t offset, const char *what),
                     void *context);

@@ -492,14 +492,18 @@ int head_state_read(struct head *head, uint32_t slot, int64_t cut_ms, struct sli
     return STATUS_OK;
 }
 
-int head_state_skip(struct slice *bytes) {
+int head_state_look(struct slice *bytes, struct head_state *out) {
     if (bytes->len < STATE_BYTES)
         return STATUS_CORRUPT;
-    struct slice rest = slice_of(bytes->data + STATE_BYTES, bytes->len - STATE_BYTES);
-    int status = bytes->data[16] != 0 ? chunk_state_skip(&rest) : STATUS_OK;
-    if (status == STATUS_OK)
-        *bytes = rest;
-    return status;
+    const uint8_t *p = bytes->data;
+    struct slice rest = slice_of(p + STATE_BYTES, bytes->len - STATE_BYTES);
+    struct head_state state = {.sealed = load_u64(p), .open_first_ms = (int64_t)load_u64(p + 8)};
+    int status = p[16] != 0 ? chunk_state_look(&rest, &state.open, &state.bits) : STATUS_OK;
+    if (status < 0)
+        return status;
+    *bytes = rest;
+    *out = state;
+    return STATUS_OK;
 }
 
 void head_forget(struct head *head, uint32_t slot) {

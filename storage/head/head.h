@@ -95,8 +95,16 @@ bool head_state_write(struct head *head, uint32_t slot, struct buf *out);
  * empty. STATUS_CORRUPT, STATUS_NO_MEMORY. */
 int head_state_read(struct head *head, uint32_t slot, int64_t cut_ms, struct slice *bytes);
 
-/* Passes over a state. STATUS_CORRUPT. */
-int head_state_skip(struct slice *bytes);
+/* What a state says, without a head. */
+struct head_state {
+    chunk_ref sealed;       /* the newest sealed chunk */
+    int64_t open_first_ms;  /* time of the open chunk's first sample */
+    struct chunk_open open; /* empty: none; its bits are: */
+    struct slice bits;
+};
+
+/* Takes a state from the front of *bytes. STATUS_CORRUPT. */
+int head_state_look(struct slice *bytes, struct head_state *out);
 
 /* The slot's series left: what comes for the slot from now on is another's. It has no samples behind the end
  * of what was dropped. The applying thread only. */

@@ -165,16 +165,57 @@ static bool frame_at(const struct frame_reader *reader, struct slice bytes, uint
     return true;
 }
 
+/* What is behind a frame's payload is under no checksum, and nobody reads it. */
+static const char *tail_look(struct slice bytes, uint64_t at, size_t payload_len) {
+    uint64_t end = at + padded(FRAME_HEAD_BYTES + payload_len);
+    if (end > bytes.len)
+        return "the file ends early";
+    for (uint64_t i = at + FRAME_HEAD_BYTES + payload_len; i < end; i++)
+        if (bytes.data[i] != 0)
+            return "frame: what is behind it is not zero";
+    return NULL;
+}
+
+/* `whole`: which of the copies have a frame at reader->offset, and its payload. */
+static void copies_tell(const struct frame_reader *reader, const bool whole[2],
+                        const struct slice payloads[2]) {
+    const struct io_file *files[2] = {reader->file, reader->file2};
+    const struct slice bytes[2] = {reader->bytes, reader->bytes2};
+    for (unsigned copy = 0; copy < 2; copy++) {
+        struct frame_damage damage = {.copy = copy, .offset = reader->offset};
+        if (files[copy] == NULL)
+            continue;
+        damage.lost = !whole[0] && !whole[1];
+        if (whole[copy])
+            damage.what = tail_look(bytes[copy], reader->offset, payloads[copy].len);
+        else
+            damage.what = reader->offset >= bytes[copy].len ? "the file ends early" : "frame: wrong checksum";
+        if (damage.what != NULL)
+            reader->each(reader->context, &damage);
+    }
+}
+
 int frame_reader_next(struct frame_reader *reader, uint32_t *kind_out, struct slice *payload_out) {
     bool lost = false;
     for (; reader->offset < reader->end; reader->offset += FRAME_ALIGN_BYTES) {
-        bool first = frame_at(reader, reader->bytes, reader->offset, kind_out, payload_out);
-        if (!first && !frame_at(reader, reader->bytes2, reader->offset, kind_out, payload_out)) {
+        uint32_t kinds[2];
+        struct slice payloads[2];
+        bool whole[2] = {frame_at(reader, reader->bytes, reader->offset, &kinds[0], &payloads[0]), false};
+        if (!whole[0] || reader->each != NULL)
+            whole[1] = frame_at(reader, reader->bytes2, reader->offset, &kinds[1], &payloads[1]);
+        bool found = whole[0] || whole[1];
+        if (reader->each != NULL && (found || !lost))
+            copies_tell(reader, whole, payloads);
+        if (!found) {
             reader->damaged += !lost;
             lost = true;
             continue;
         }
-        reader->repaired += !first;
+        unsigned from = whole[0] ? 0 : 1;
+        *kind_out = kinds[from];
+        *payload_out = payloads[from];
+        reader->repaired += from;
+        reader->at = reader->offset;
         reader->offset += padded(FRAME_HEAD_BYTES + payload_out->len);
         return STATUS_OK;
     }

@@ -42,6 +42,14 @@ void frame_writer_close(struct frame_writer *writer); /* NULL is fine */
 
 /* ---- reading ---- */
 
+/* What is wrong with one copy. */
+struct frame_damage {
+    unsigned copy; /* 0 or 1 */
+    uint64_t offset;
+    const char *what;
+    bool lost; /* the other copy does not have it either, or there is none */
+};
+
 struct frame_reader {
     struct io *io;
     struct io_file *file, *file2;
@@ -49,8 +57,13 @@ struct frame_reader {
     uint64_t number;
     uint64_t end; /* of what counts */
     uint64_t offset;
+    uint64_t at;       /* offset of the frame that was given out last */
     uint64_t damaged;  /* frames, or runs of bytes, that no copy had */
     uint64_t repaired; /* those that only one of two copies had */
+
+    /* If set before the first frame_reader_next: both copies are looked at, all of them, and this is told. */
+    void (*each)(void *context, const struct frame_damage *damage);
+    void *context;
 };
 
 /* Maps the file, of which the first `end` bytes count, and its second copy if `path2` is given. One copy may
