@@ -22,6 +22,7 @@ static const struct {
 } checkers[] = {
     {"manifest", verify_manifest},
     {"log", verify_log},
+    {"head", verify_head},
     {"blocks", verify_blocks},
 };
 #define CHECKER_COUNT (sizeof checkers / sizeof checkers[0])

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/status.h"
 #include "storage/io/io.h"
 #include "storage/manifest/manifest.h"
@@ -34,9 +35,14 @@ void verify_note(struct verify *verify, const char *format, ...) __attribute__((
 /* How much of the part at hand is done, of 1000. */
 void verify_progress(struct verify *verify, unsigned done);
 
+/* Bit by slot: those that the label part has ever named, whose series log segments need not declare. What is
+ * damaged is passed over: verify_head tells. */
+int verify_labelled(struct verify *verify, struct buf *bits_out, struct error_detail *detail);
+
 /* The checkers: STATUS_OK, whatever they found; an error with `detail` if they could not look. */
 int verify_manifest(struct verify *verify, struct error_detail *detail);
 int verify_log(struct verify *verify, struct error_detail *detail);
+int verify_head(struct verify *verify, struct error_detail *detail);
 int verify_blocks(struct verify *verify, struct error_detail *detail);
 
 #endif

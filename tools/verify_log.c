@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "storage/tombstone/tombstone.h"
 #include "storage/wal/wal.h"
 #include "storage/wal/wal_record.h"
@@ -14,11 +15,10 @@
 struct log_check {
     struct verify *verify;
     const char *dir;
-    bool quiet;        /* a rehearsal: a segment vanished meanwhile, so all is looked at again */
     uint8_t *declared; /* bit by slot, of the segment at hand */
     size_t declared_bytes;
-    uint64_t orphans;
-    uint64_t unreadable;
+    uint32_t *orphans; /* by slot: samples in segments that do not declare it */
+    size_t orphan_end;
     struct buf found; /* struct log_damage */
 };
 
@@ -66,6 +66,17 @@ static int series_check(struct log_check *check, struct slice payload) {
     return status == STATUS_END ? STATUS_OK : status;
 }
 
+static int orphan_add(struct log_check *check, uint32_t slot) {
+    size_t before = check->orphan_end;
+    uint32_t *orphans = array_ensure(check->orphans, &check->orphan_end, (size_t)slot + 1, sizeof *orphans);
+    if (orphans == NULL)
+        return STATUS_NO_MEMORY;
+    memset(orphans + before, 0, (check->orphan_end - before) * sizeof *orphans);
+    check->orphans = orphans;
+    orphans[slot]++;
+    return STATUS_OK;
+}
+
 static int samples_check(struct log_check *check, struct slice payload) {
     struct wal_samples_reader reader;
     int status = wal_samples_reader_init(&reader, payload);
@@ -74,9 +85,9 @@ static int samples_check(struct log_check *check, struct slice payload) {
         struct sample sample;
         int64_t start_ms;
         status = wal_samples_reader_next(&reader, &slot, &sample, &start_ms);
-        if (status == STATUS_OK)
-            check->orphans +=
-                slot / 8 >= check->declared_bytes || (check->declared[slot / 8] & 1u << (slot % 8)) == 0;
+        if (status == STATUS_OK &&
+            (slot / 8 >= check->declared_bytes || (check->declared[slot / 8] & 1u << (slot % 8)) == 0))
+            status = orphan_add(check, slot);
     }
     return status == STATUS_END ? STATUS_OK : status;
 }
@@ -120,13 +131,28 @@ static int log_read(struct log_check *check, struct wal_replay_stats *stats, str
     if (status < 0)
         return status;
     buf_clear(&check->found);
-    check->orphans = 0;
+    if (check->orphan_end > 0)
+        memset(check->orphans, 0, check->orphan_end * sizeof *check->orphans);
     status = wal_replay(wal, 0, &sink, detail, stats);
     wal_close(wal);
     return status == STATUS_OK && check->found.failed ? STATUS_NO_MEMORY : status;
 }
 
-static void report(struct log_check *check) {
+/* Samples whose series nobody names: not the segment, and not the label part of now. */
+static int orphans_count(struct log_check *check, struct error_detail *detail, uint64_t *count_out) {
+    struct buf labelled;
+    uint64_t count = 0;
+    buf_init(&labelled);
+    int status = verify_labelled(check->verify, &labelled, detail);
+    for (size_t slot = 0; slot < check->orphan_end; slot++)
+        if (slot / 8 >= labelled.len || (labelled.data[slot / 8] & 1u << (slot % 8)) == 0)
+            count += check->orphans[slot];
+    buf_release(&labelled);
+    *count_out = count;
+    return status;
+}
+
+static void report(struct log_check *check, uint64_t orphans) {
     const struct log_damage *found = (const struct log_damage *)(void *)check->found.data;
     for (size_t i = 0; i < check->found.len / sizeof *found; i++) {
         char path[4096], costs[128];
@@ -137,9 +163,9 @@ static void report(struct log_check *check) {
                  (unsigned long long)found[i].frames);
         verify_damage(check->verify, path, found[i].offset, found[i].what, costs);
     }
-    if (check->orphans > 0)
+    if (orphans > 0)
         verify_note(check->verify, "%llu samples in %s belong to series whose declaration is damaged",
-                    (unsigned long long)check->orphans, check->dir);
+                    (unsigned long long)orphans, check->dir);
 }
 
 int verify_log(struct verify *verify, struct error_detail *detail) {
@@ -151,13 +177,17 @@ int verify_log(struct verify *verify, struct error_detail *detail) {
     int status = STATUS_NOT_FOUND;
     for (int tries = 0; tries < TRIES && status == STATUS_NOT_FOUND; tries++)
         status = log_read(&check, &stats, detail);
+    uint64_t orphans = 0;
+    if (status == STATUS_OK)
+        status = orphans_count(&check, detail, &orphans);
     if (status == STATUS_OK) {
-        report(&check);
+        report(&check, orphans);
         if (stats.torn_tails > 0)
             verify_note(verify, "%s ends in %llu bytes that were never acknowledged", dir,
                         (unsigned long long)stats.torn_bytes);
     }
     mem_free(check.declared);
+    mem_free(check.orphans);
     buf_release(&check.found);
     return status;
 }
