@@ -3,10 +3,13 @@
 
 #include <stddef.h>
 
+#include "base/kill_point.h"
+
 void limits_init(struct limits *limits) {
 #define LIMIT(name, value, unit, flag, answer) limits->name = (value);
 #include "base/limits.def"
 #undef LIMIT
+    KILL_POINT_LIMITS(limits);
 }
 
 static const struct limit_info table[] = {

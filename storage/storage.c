@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/array.h"
 #include "base/assert.h"
+#include "base/kill_point.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "storage/storage_private.h"
@@ -223,6 +224,7 @@ static void carried_release(struct replay *replay) {
 /* Begins to write. A disk that has no room, or fails, must not keep what is there from being read: then the
  * log is as after a failed commit, and tries again. */
 static int start_log(struct storage *storage) {
+    KILL_POINT("log_replayed");
     int status = wal_start(storage->wal, NULL);
     /* What was carried over is declared in the new segment. */
     storage->declared_segment = status == STATUS_OK ? wal_segment(storage->wal) : SEGMENT_UNKNOWN;

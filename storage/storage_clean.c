@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/kill_point.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/rand.h"
@@ -232,6 +233,7 @@ static int write_slice(struct clean *clean, struct error_detail *detail) {
             return STATUS_OK;
         }
         TRY(series_write(clean, &series, detail));
+        KILL_POINT("clean_half");
     }
 out:
     return status;
@@ -273,6 +275,7 @@ static int finish(struct storage *storage, struct error_detail *detail) {
         return status;
     }
     clean->phase = CLEAN_PUBLISH;
+    KILL_POINT("clean_written");
     return STATUS_OK;
 }
 
@@ -300,6 +303,7 @@ static int publish(struct storage *storage, struct error_detail *detail) {
     if (!marks && clean->block == NULL)
         manifest_block_remove(&next, source->info.id);
     TRY(storage__manifest_store(storage, &next, detail));
+    KILL_POINT("clean_stored");
     if (!marks)
         TRY(storage__version_change(storage, &source->info.id, 1, clean->block, storage->version->cut_ms));
     manifest_release(&storage->manifest);

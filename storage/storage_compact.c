@@ -16,6 +16,7 @@
 
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/kill_point.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/rand.h"
@@ -262,6 +263,7 @@ static int open_written(struct storage *storage, struct error_detail *detail) {
     }
     c->added = added;
     c->phase = PHASE_PUBLISH;
+    KILL_POINT("merge_written");
     return STATUS_OK;
 }
 
@@ -320,6 +322,7 @@ static int publish(struct storage *storage, struct error_detail *detail) {
         if (next.blocks[i].id == ids[c->input_count - 1])
             next.blocks[i] = c->added->info;
     TRY(storage__manifest_store(storage, &next, detail));
+    KILL_POINT("merge_stored");
     TRY(storage__version_change(storage, ids, c->input_count, c->added, storage->version->cut_ms));
     manifest_release(&storage->manifest);
     storage->manifest = next;
@@ -343,6 +346,7 @@ bool storage__compact(struct storage *storage, int64_t now_ms) {
         break;
     case PHASE_MERGE:
         status = compact_step(c->compact, NULL, &detail);
+        KILL_POINT("merge_half");
         if (status == STATUS_END)
             c->phase = PHASE_OPEN;
         break;

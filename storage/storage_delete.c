@@ -16,6 +16,7 @@
 
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/kill_point.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/mutation.h"
@@ -276,6 +277,7 @@ bool storage__deletes_save(struct storage *storage, int64_t now_ms) {
         manifest_release(manifest);
         *manifest = next;
         next = (struct manifest){0};
+        KILL_POINT("deletes_stored");
         for (size_t i = 0; i < set->count; i++)
             atomic_store(&set->items[i]->in_manifest, true);
         did = true;

@@ -22,6 +22,7 @@
 #include "base/alloc.h"
 #include "base/array.h"
 #include "base/assert.h"
+#include "base/kill_point.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/mutation.h"
@@ -251,6 +252,7 @@ static bool drop(struct storage *storage) {
         m->drop_slot = head_drop(storage->head, m->drop_slot, DROP_SLOTS, m->end_ms, windows_oldest(storage));
         if (m->drop_slot == UINT32_MAX)
             chunklog_drop(storage->chunklog, m->end_ms);
+        KILL_POINT("window_dropped");
         return false;
     }
     if (m->late_count > 0) {
@@ -261,6 +263,7 @@ static bool drop(struct storage *storage) {
         storage->dropped_ms = m->end_ms;
     storage->retire_due = true;
     wal_drop_before(storage->wal, storage__log_needed(storage));
+    KILL_POINT("block_log_dropped");
     return true;
 }
 
@@ -377,6 +380,7 @@ static bool retention_run(struct storage *storage, int64_t now_ms) {
     /* Whether a failed store counts or not: the block is only named once more, or looked for in vain at the
      * next start. */
     int status = storage__manifest_store(storage, &next, &detail);
+    KILL_POINT("retention_stored");
     if (status == STATUS_OK)
         status = storage__version_change(storage, &id, 1, NULL, storage->version->cut_ms);
     if (status < 0) {
@@ -565,6 +569,7 @@ static int write_slice(struct storage *storage, struct error_detail *detail) {
     for (uint32_t i = 0; i < WRITE_SERIES; i++) {
         if (m->slot_at < m->slot_count) {
             TRY(series_write(storage, m->slots[m->slot_at++], detail));
+            KILL_POINT("block_half");
             continue;
         }
         if (m->shard == BLOCK_SHARDS) {
@@ -628,6 +633,7 @@ static int open_written(struct storage *storage, struct error_detail *detail) {
     block_writer_close(m->writer);
     m->writer = NULL;
     m->phase = PHASE_PUBLISH;
+    KILL_POINT(m->cuts ? "block_written" : "late_written");
     return STATUS_OK;
 }
 
@@ -647,6 +653,7 @@ static int publish(struct storage *storage, struct error_detail *detail) {
     if (m->block != NULL)
         TRY(manifest_block_add(&next, &m->block->info));
     TRY(storage__manifest_store(storage, &next, detail));
+    KILL_POINT(m->cuts ? "block_stored" : "late_stored");
     TRY(storage__version_change(storage, NULL, 0, m->block, next.cut_ms));
     manifest_release(&storage->manifest);
     storage->manifest = next;

@@ -25,6 +25,7 @@
 #include "base/array.h"
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/kill_point.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "storage/snapshot/frame_file.h"
@@ -357,6 +358,7 @@ static void drop(struct storage *storage) {
     storage->snapshot_position = s->needed;
     storage__slots_unlabelled(storage);
     wal_drop_before(storage->wal, storage__log_needed(storage));
+    KILL_POINT("snapshot_log_dropped");
 }
 
 bool storage__snapshot_serve(struct storage *storage) {
@@ -430,6 +432,7 @@ static int start(struct storage *storage, struct error_detail *detail) {
     TRY(frame_writer_open(io, labels_path, labels2_path, s->labels_number, labels_offset, detail,
                           &s->labels));
     s->begins = true;
+    KILL_POINT("snapshot_begun");
     ask(storage, PHASE_LABELS);
 out:
     mem_free(path);
@@ -473,6 +476,7 @@ static int finish(struct storage *storage, struct error_detail *detail) {
     }
     TRY(io_sync_dir(storage->options.io_maintain, dir));
     s->phase = PHASE_PUBLISH;
+    KILL_POINT("snapshot_written");
 out:
     return status;
 }
@@ -492,6 +496,7 @@ static int publish(struct storage *storage, int64_t now_ms, struct error_detail 
     next.id_next = series_id_next(storage->series);
     manifest_snapshot_add(&next, &entry);
     TRY(storage__manifest_store(storage, &next, detail));
+    KILL_POINT("snapshot_stored");
     manifest_release(&storage->manifest);
     storage->manifest = next;
     if (s->labels_all)
@@ -540,6 +545,7 @@ static int piece_write(struct storage *storage, struct error_detail *detail) {
         if (status < 0)
             return status;
     }
+    KILL_POINT("snapshot_half");
     if (ended && !labels)
         s->phase = PHASE_FINISH;
     else
@@ -584,6 +590,7 @@ bool storage__snapshot_step(struct storage *storage, int64_t now_ms) {
     case PHASE_DROP:
         job_release(s);
         storage__snapshot_sweep(storage);
+        KILL_POINT("snapshot_swept");
         return true;
     }
     if (status < 0) {

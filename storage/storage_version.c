@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/kill_point.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "storage/storage_private.h"
@@ -164,6 +165,7 @@ static int remove_each(void *context, const char *name) {
     char path[4096];
     if ((size_t)snprintf(path, sizeof path, "%s/%s", removal->dir, name) < sizeof path)
         io_remove(removal->io, path);
+    KILL_POINT("block_half_removed");
     return STATUS_OK;
 }
 
@@ -184,8 +186,10 @@ void storage__version_sweep(struct storage *storage) {
             return;
         char *dir = block->doomed ? storage__block_dir(storage, block->info.id) : NULL;
         block_close(block->block);
+        KILL_POINT("block_closed");
         if (dir != NULL)
             storage__block_remove(storage->options.io_maintain, dir);
+        KILL_POINT("block_removed");
         mem_free(dir);
         mem_free(block);
     }

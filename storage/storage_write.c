@@ -9,6 +9,7 @@
 #include "base/array.h"
 #include "base/assert.h"
 #include "base/float_text.h"
+#include "base/kill_point.h"
 #include "base/metrics.h"
 #include "base/mutation.h"
 #include "storage/storage_private.h"
@@ -411,7 +412,10 @@ out:
 static int write_apply(struct storage *storage, struct storage_write *write) {
     if (write->tombstone != NULL) {
         write->tombstone->position = storage->group_position;
-        return storage__delete_apply(storage, write->tombstone);
+        KILL_POINT("delete_logged");
+        int status = storage__delete_apply(storage, write->tombstone);
+        KILL_POINT("delete_applied");
+        return status;
     }
     for (; write->applied < write->count; write->applied++) {
         size_t i = write->applied;
@@ -449,6 +453,7 @@ static void group_end(struct storage *storage, int status) {
  */
 static void group_apply(struct storage *storage) {
     storage->applying = true;
+    KILL_POINT("group_logged");
     while (storage->group.first != NULL) {
         if (!MUTATED(APPLY_BEFORE_SYNC) && write_apply(storage, storage->group.first) < 0)
             return;

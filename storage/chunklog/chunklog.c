@@ -17,6 +17,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/crc32c.h"
+#include "base/kill_point.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/rand.h"
@@ -524,6 +525,7 @@ static void dead_remove(struct chunklog *log) {
         if (path != NULL) /* what stays is garbage, and swept by the next start */
             (void)io_remove(log->io, path);
         mem_free(path);
+        KILL_POINT("chunklog_removed");
     }
 }
 
@@ -602,6 +604,7 @@ int chunklog_describe(struct chunklog *log, struct buf *table, struct error_deta
             buf_append(table, entry, sizeof entry);
         }
         TRY(file_sync(log, file, detail));
+        KILL_POINT("chunklog_written");
     }
     if (log->dir_changed)
         TRY(io_sync_dir(log->io, log->dir));

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/bytes.h"
 #include "base/crc32c.h"
+#include "base/kill_point.h"
 
 #define MANIFEST_VERSION   1
 #define COPY_ALIGN         4096u
@@ -398,7 +399,9 @@ int manifest_store(struct io *io, const char *dir, const struct manifest *manife
     TRY(io_write(io, file, 0, bytes.data, bytes.len));
     TRY(io_write(io, file, bytes.len, bytes.data, bytes.len));
     TRY(io_sync(io, file));
+    KILL_POINT("manifest_written");
     TRY(io_rename(io, temporary, path));
+    KILL_POINT("manifest_renamed");
     TRY(io_sync_dir(io, dir));
 out:
     if (status < 0)

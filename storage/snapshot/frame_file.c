@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/crc32c.h"
+#include "base/kill_point.h"
 
 #define FRAME_MAGIC UINT32_C(0x4d524654) /* "TFRM" */
 
@@ -69,6 +70,8 @@ int frame_writer_append(struct frame_writer *writer, uint32_t kind, struct slice
         memcpy(frame + FRAME_HEAD_BYTES, payload.data, payload.len);
     memset(frame + FRAME_HEAD_BYTES + payload.len, 0, bytes - FRAME_HEAD_BYTES - payload.len);
     for (size_t i = 0; i < writer->file_count; i++) {
+        if (i > 0)
+            KILL_POINT("labels_copied_once");
         status = io_write(writer->io, writer->files[i], writer->offset, frame, bytes);
         if (status < 0) {
             error_set(detail, status, "writing %s: %s", io_file_path(writer->files[i]),

@@ -17,6 +17,7 @@
 #include "base/array.h"
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/kill_point.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "storage/wal/wal_private.h"
@@ -258,7 +259,13 @@ static int segment_begin(struct wal *wal, uint64_t bytes) {
         TRY(io_write(wal->io, wal->next, WAL_DATA_OFFSET, wal->group, carried));
     }
     TRY(io_sync(wal->io, wal->next));
+    KILL_POINT("segment_written");
+    if (carried > 0)
+        KILL_POINT("carried_written");
     TRY(io_rename(wal->io, from, to));
+    KILL_POINT("segment_renamed");
+    if (carried > 0)
+        KILL_POINT("carried_renamed");
     status = io_file_open(wal->io, to, IO_OPEN_READ | IO_OPEN_WRITE, NULL, &file);
     if (status == STATUS_OK)
         status = io_sync_dir(wal->io, wal->dir);
@@ -535,6 +542,7 @@ void wal_drop_before(struct wal *wal, wal_position position) {
            wal->segments[gone].header.number < wal__position_segment(position)) {
         char *path = wal__segment_path(wal, wal->segments[gone].header.number);
         int status = path == NULL ? STATUS_NO_MEMORY : io_remove(wal->io, path);
+        KILL_POINT("segment_removed");
         mem_free(path);
         if (status == STATUS_OK || status == STATUS_NOT_FOUND)
             status = io_sync_dir(wal->io, wal->dir);

@@ -71,6 +71,14 @@ def free_port():
         return s.getsockname()[1]
 
 
+class Ended(RuntimeError):
+    """The server ended before it was ready; returncode is negative if a signal did it."""
+
+    def __init__(self, returncode, log):
+        super().__init__(f"the server ended with {returncode}:\n{log}")
+        self.returncode = returncode
+
+
 class Server:
     """tidalite serve in `data_dir`, its log in self.log_path. Stopped by close() at the latest."""
 
@@ -86,7 +94,7 @@ class Server:
         deadline = time.monotonic() + ready_s
         while True:
             if self.process.poll() is not None:
-                raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log()}")
+                raise Ended(self.process.returncode, self.log())
             try:
                 if self.get("/-/ready", timeout=5)[0] == 200:
                     return
