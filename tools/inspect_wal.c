@@ -1,88 +1,63 @@
 /* inspect_wal.c: `tidalite inspect wal PATH`: what stands in a log, record by record. */
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/label.h"
-#include "storage/tombstone/tombstone.h"
-#include "storage/wal/wal.h"
-#include "storage/wal/wal_record.h"
 #include "tools/inspect.h"
+#include "tools/log_read.h"
 
-#define EXIT_OK      0
-#define EXIT_DAMAGED 1
-#define EXIT_UNKNOWN 1
+struct inspection {
+    bool damaged;
+    uint64_t samples; /* of the record at hand */
+    int64_t min_ms, max_ms;
+};
 
 static int on_segment(void *context, uint32_t number) {
     (void)context;
-    printf("segment %08x\n", number);
+    printf("segment %08" PRIx32 "\n", number);
     return STATUS_OK;
 }
 
-static int series_print(struct slice payload) {
-    struct wal_series_reader reader;
+static int on_record(void *context, wal_position position, bool proven, enum wal_record_type type,
+                     size_t bytes) {
+    static const char *const names[] = {"", "series", "samples", "delete"};
+    struct inspection *inspection = context;
+    inspection->samples = 0;
+    inspection->min_ms = INT64_MAX;
+    inspection->max_ms = INT64_MIN;
+    printf("  group at %u, %s, %zu bytes%s\n", (unsigned)(position & UINT32_MAX), names[type], bytes,
+           proven ? "" : " (nothing proves that it was synced)");
+    return STATUS_OK;
+}
+
+static int on_series(void *context, uint32_t slot, uint64_t id, struct slice labels) {
     struct buf text;
+    (void)context;
     buf_init(&text);
-    int status = wal_series_reader_init(&reader, payload);
-    while (status == STATUS_OK) {
-        uint32_t slot;
-        uint64_t id;
-        struct slice labels;
-        status = wal_series_reader_next(&reader, &slot, &id, &labels);
-        if (status != STATUS_OK)
-            break;
-        buf_clear(&text);
-        label_bytes_print(&text, labels);
-        printf("    slot %u, id %llu: %.*s\n", slot, (unsigned long long)id, (int)text.len,
-               (const char *)text.data);
-    }
+    label_bytes_print(&text, labels);
+    printf("    slot %" PRIu32 ", id %" PRIu64 ": %.*s\n", slot, id, (int)text.len, (const char *)text.data);
     buf_release(&text);
-    return status;
-}
-
-static int samples_print(struct slice payload) {
-    struct wal_samples_reader reader;
-    uint64_t count = 0;
-    int64_t min_ms = INT64_MAX, max_ms = INT64_MIN;
-    int status = wal_samples_reader_init(&reader, payload);
-    while (status == STATUS_OK) {
-        uint32_t slot;
-        struct sample sample;
-        int64_t start_ms;
-        status = wal_samples_reader_next(&reader, &slot, &sample, &start_ms);
-        if (status != STATUS_OK)
-            break;
-        count++;
-        if (sample.time_ms < min_ms)
-            min_ms = sample.time_ms;
-        if (sample.time_ms > max_ms)
-            max_ms = sample.time_ms;
-    }
-    printf("    %llu samples, times %lld to %lld ms\n", (unsigned long long)count, (long long)min_ms,
-           (long long)max_ms);
-    return status;
-}
-
-/* Patterns are shown as text; nobody matches with them here. */
-static int pattern_none(struct slice text, const struct matcher_pattern **out) {
-    (void)text;
-    *out = NULL;
     return STATUS_OK;
 }
 
-static void pattern_free(const struct matcher_pattern *pattern) {
-    (void)pattern;
+static int on_sample(void *context, uint32_t slot, struct sample sample) {
+    struct inspection *inspection = context;
+    (void)slot;
+    inspection->samples++;
+    if (sample.time_ms < inspection->min_ms)
+        inspection->min_ms = sample.time_ms;
+    if (sample.time_ms > inspection->max_ms)
+        inspection->max_ms = sample.time_ms;
+    return STATUS_OK;
 }
 
-static int delete_print(struct slice payload) {
-    static const struct matcher_compiler compiler = {pattern_none, pattern_free};
+static int on_tombstone(void *context, const struct tombstone *tombstone) {
     static const char *const operators[] = {"=", "!=", "=~", "!~"};
-    struct tombstone *tombstone;
-    int status = tombstone_new(payload, 0, &compiler, &tombstone);
-    if (status < 0)
-        return status;
-    printf("    times %lld to %lld ms of\n", (long long)tombstone->span.min_ms,
-           (long long)tombstone->span.max_ms);
+    (void)context;
+    printf("    times %" PRId64 " to %" PRId64 " ms of\n", tombstone->span.min_ms, tombstone->span.max_ms);
     for (size_t i = 0; i < tombstone->selector_count; i++) {
         printf("    {");
         for (size_t j = 0; j < tombstone->selectors[i].count; j++) {
@@ -92,63 +67,40 @@ static int delete_print(struct slice payload) {
         }
         printf("}\n");
     }
-    tombstone_unref(tombstone);
-    return STATUS_END;
+    return STATUS_OK;
 }
 
-static int on_record(void *context, wal_position position, bool proven, enum wal_record_type type,
-                     struct slice payload) {
-    static const char *const names[] = {"", "series", "samples", "delete"};
-    bool *damaged = context;
-    printf("  group at %u, %s, %zu bytes%s\n", (unsigned)(position & UINT32_MAX), names[type], payload.len,
-           proven ? "" : " (nothing proves that it was synced)");
-    int status = type == WAL_RECORD_SERIES    ? series_print(payload)
-                 : type == WAL_RECORD_SAMPLES ? samples_print(payload)
-                                              : delete_print(payload);
-    if (status == STATUS_CORRUPT) {
-        printf("    damage: the record can't be read\n");
-        *damaged = true;
-    }
-    return status == STATUS_NO_MEMORY ? status : STATUS_OK;
+static int on_record_end(void *context, enum wal_record_type type) {
+    const struct inspection *inspection = context;
+    if (type == WAL_RECORD_SAMPLES)
+        printf("    %" PRIu64 " samples, times %" PRId64 " to %" PRId64 " ms\n", inspection->samples,
+               inspection->min_ms, inspection->max_ms);
+    return STATUS_OK;
 }
 
 static void on_damage(void *context, uint32_t segment, uint64_t offset, uint64_t frames, const char *what) {
-    *(bool *)context = true;
-    printf("  damage: segment %08x, offset %llu, %llu frames: %s\n", segment, (unsigned long long)offset,
-           (unsigned long long)frames, what);
+    ((struct inspection *)context)->damaged = true;
+    printf("  damage: segment %08" PRIx32 ", offset %" PRIu64 ", %" PRIu64 " frames: %s\n", segment, offset,
+           frames, what);
 }
 
-int inspect__wal(const char *path) {
+int inspect__wal(struct io *io, const char *path) {
     char inner[4096];
-    bool damaged = false;
-    struct io *io;
-    struct wal *wal = NULL;
     struct error_detail detail = {{0}};
     struct wal_replay_stats stats = {0};
+    struct inspection inspection = {0};
+    const struct log_sink sink = {on_segment,   on_record,     on_series, on_sample,
+                                  on_tombstone, on_record_end, on_damage, &inspection};
     /* A data directory has the log in "wal". */
     if ((size_t)snprintf(inner, sizeof inner, "%s/wal", path) < sizeof inner && access(inner, F_OK) == 0)
         path = inner;
-    int status = io_open(IO_BACKEND_SYSCALL, &detail, &io);
-    if (status < 0) {
-        fprintf(stderr, "tidalite: %s\n", detail.text);
-        return EXIT_UNKNOWN;
-    }
-    const struct wal_options options = {
-        .io = io, .dir = path, .segment_bytes = (uint64_t)1 << 20, .read_only = true};
-    const struct wal_sink sink = {on_segment, on_record, &damaged, on_damage};
-    status = wal_open(&options, &detail, &wal);
-    if (status == STATUS_OK)
-        status = wal_replay(wal, 0, &sink, &detail, &stats);
-    wal_close(wal);
-    io_close(io);
+    int status = log_read(io, path, &sink, &detail, &stats);
     if (status < 0) {
         fprintf(stderr, "tidalite: %s\n", detail.text[0] != '\0' ? detail.text : status_message(status));
-        return EXIT_UNKNOWN;
+        return EXIT_FAILURE;
     }
-    printf("%llu segments, %llu groups, %llu records, %llu bytes; %llu bytes of a torn tail, %llu damaged "
-           "frames\n",
-           (unsigned long long)stats.segments, (unsigned long long)stats.groups,
-           (unsigned long long)stats.records, (unsigned long long)stats.bytes,
-           (unsigned long long)stats.torn_bytes, (unsigned long long)stats.corrupt_frames);
-    return damaged || stats.corrupt_frames > 0 ? EXIT_DAMAGED : EXIT_OK;
+    printf("%" PRIu64 " segments, %" PRIu64 " groups, %" PRIu64 " records, %" PRIu64 " bytes; %" PRIu64
+           " bytes of a torn tail, %" PRIu64 " damaged frames\n",
+           stats.segments, stats.groups, stats.records, stats.bytes, stats.torn_bytes, stats.corrupt_frames);
+    return inspection.damaged || stats.corrupt_frames > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

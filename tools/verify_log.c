@@ -5,9 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/array.h"
-#include "storage/tombstone/tombstone.h"
-#include "storage/wal/wal.h"
-#include "storage/wal/wal_record.h"
+#include "tools/log_read.h"
 #include "tools/verify.h"
 
 #define TRIES 5
@@ -52,18 +50,9 @@ static int declare(struct log_check *check, uint32_t slot) {
     return STATUS_OK;
 }
 
-static int series_check(struct log_check *check, struct slice payload) {
-    struct wal_series_reader reader;
-    int status = wal_series_reader_init(&reader, payload);
-    while (status == STATUS_OK) {
-        uint32_t slot;
-        uint64_t id;
-        struct slice labels;
-        status = wal_series_reader_next(&reader, &slot, &id, &labels);
-        if (status == STATUS_OK)
-            status = declare(check, slot);
-    }
-    return status == STATUS_END ? STATUS_OK : status;
+static int on_series(void *context, uint32_t slot, uint64_t id, struct slice labels) {
+    (void)id, (void)labels;
+    return declare(context, slot);
 }
 
 static int orphan_add(struct log_check *check, uint32_t slot) {
@@ -77,43 +66,11 @@ static int orphan_add(struct log_check *check, uint32_t slot) {
     return STATUS_OK;
 }
 
-static int samples_check(struct log_check *check, struct slice payload) {
-    struct wal_samples_reader reader;
-    int status = wal_samples_reader_init(&reader, payload);
-    while (status == STATUS_OK) {
-        uint32_t slot;
-        struct sample sample;
-        int64_t start_ms;
-        status = wal_samples_reader_next(&reader, &slot, &sample, &start_ms);
-        if (status == STATUS_OK &&
-            (slot / 8 >= check->declared_bytes || (check->declared[slot / 8] & 1u << (slot % 8)) == 0))
-            status = orphan_add(check, slot);
-    }
-    return status == STATUS_END ? STATUS_OK : status;
-}
-
-static int delete_check(struct slice payload) {
-    struct tombstone *tombstone;
-    int status = tombstone_new(payload, 0, NULL, &tombstone);
-    if (status == STATUS_OK)
-        tombstone_unref(tombstone);
-    return status == STATUS_UNSUPPORTED ? STATUS_OK : status;
-}
-
-static int on_record(void *context, wal_position position, bool proven, enum wal_record_type type,
-                     struct slice payload) {
+static int on_sample(void *context, uint32_t slot, struct sample sample) {
     struct log_check *check = context;
-    (void)proven;
-    int status = type == WAL_RECORD_SERIES    ? series_check(check, payload)
-                 : type == WAL_RECORD_SAMPLES ? samples_check(check, payload)
-                                              : delete_check(payload);
-    if (status == STATUS_CORRUPT) {
-        const struct log_damage damage = {(uint32_t)(position >> 32), position & UINT32_MAX, 1,
-                                          "a record of this group can't be read"};
-        buf_append(&check->found, &damage, sizeof damage);
-        return STATUS_OK;
-    }
-    return status;
+    (void)sample;
+    bool declared = slot / 8 < check->declared_bytes && (check->declared[slot / 8] & 1u << (slot % 8)) != 0;
+    return declared ? STATUS_OK : orphan_add(check, slot);
 }
 
 static void on_damage(void *context, uint32_t segment, uint64_t offset, uint64_t frames, const char *what) {
@@ -122,19 +79,16 @@ static void on_damage(void *context, uint32_t segment, uint64_t offset, uint64_t
     buf_append(&check->found, &damage, sizeof damage);
 }
 
-static int log_read(struct log_check *check, struct wal_replay_stats *stats, struct error_detail *detail) {
-    const struct wal_options options = {
-        .io = check->verify->io, .dir = check->dir, .segment_bytes = (uint64_t)1 << 20, .read_only = true};
-    const struct wal_sink sink = {on_segment, on_record, check, on_damage};
-    struct wal *wal;
-    int status = wal_open(&options, detail, &wal);
-    if (status < 0)
-        return status;
+static int read_once(struct log_check *check, struct wal_replay_stats *stats, struct error_detail *detail) {
+    const struct log_sink sink = {.segment = on_segment,
+                                  .series = on_series,
+                                  .sample = on_sample,
+                                  .damage = on_damage,
+                                  .context = check};
     buf_clear(&check->found);
     if (check->orphan_end > 0)
         memset(check->orphans, 0, check->orphan_end * sizeof *check->orphans);
-    status = wal_replay(wal, 0, &sink, detail, stats);
-    wal_close(wal);
+    int status = log_read(check->verify->io, check->dir, &sink, detail, stats);
     return status == STATUS_OK && check->found.failed ? STATUS_NO_MEMORY : status;
 }
 
@@ -176,7 +130,7 @@ int verify_log(struct verify *verify, struct error_detail *detail) {
         return STATUS_TOO_LARGE;
     int status = STATUS_NOT_FOUND;
     for (int tries = 0; tries < TRIES && status == STATUS_NOT_FOUND; tries++)
-        status = log_read(&check, &stats, detail);
+        status = read_once(&check, &stats, detail);
     uint64_t orphans = 0;
     if (status == STATUS_OK)
         status = orphans_count(&check, detail, &orphans);
