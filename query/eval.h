@@ -374,8 +374,16 @@ static inline void kahan_add(double value, double *sum, double *c) {
     *sum = t;
 }
 
+/* The order of quantiles: NaN is the smallest. */
+static inline bool value_before(double a, double b) {
+    return isnan(a) ? !isnan(b) : a < b;
+}
+
 /* The quantile of `count` values, which are reordered: linear between neighbours, NaN is the smallest. */
 double quantile_of_values(double q, double *values, size_t count);
+
+/* The same of values in ascending order, NaN first. */
+double quantile_of_sorted(double q, const double *values, size_t count);
 
 int annotate(struct eval *eval, bool is_info, size_t at, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -3,11 +3,6 @@
 
 #include "base/alloc.h"
 
-/* NaN is the smallest. */
-static bool value_before(double a, double b) {
-    return isnan(a) ? !isnan(b) : a < b;
-}
-
 static void value_swap(double *values, size_t a, size_t b) {
     double v = values[a];
     values[a] = values[b];
@@ -44,20 +39,36 @@ static void values_select(double *values, size_t count, size_t k) {
     }
 }
 
+/* The place below the quantile; false: q is not between 0 and 1, and *out is what there is. */
+static bool quantile_place(double q, size_t count, size_t *low, double *weight, double *out) {
+    if (count > 0 && q >= 0 && q <= 1) {
+        double rank = q * (double)(count - 1);
+        *weight = rank - floor(rank);
+        *low = (size_t)floor(rank);
+        return true;
+    }
+    *out = count == 0 || isnan(q) ? NAN : q < 0 ? -INFINITY : INFINITY;
+    return false;
+}
+
+double quantile_of_sorted(double q, const double *values, size_t count) {
+    double weight, out;
+    size_t low;
+    if (!quantile_place(q, count, &low, &weight, &out))
+        return out;
+    return values[low] * (1 - weight) + values[low + 1 < count ? low + 1 : low] * weight;
+}
+
 double quantile_of_values(double q, double *values, size_t count) {
-    if (count == 0 || isnan(q))
-        return NAN;
-    if (q < 0)
-        return -INFINITY;
-    if (q > 1)
-        return INFINITY;
-    double rank = q * (double)(count - 1), weight = rank - floor(rank);
-    size_t low = (size_t)floor(rank), high = low + 1 < count ? low + 1 : count - 1;
+    double weight, out;
+    size_t low;
+    if (!quantile_place(q, count, &low, &weight, &out))
+        return out;
     values_select(values, count, low);
     double below = values[low], above = below;
-    if (high > low) {
-        above = values[high];
-        for (size_t i = high + 1; i < count; i++)
+    if (low + 1 < count) {
+        above = values[low + 1];
+        for (size_t i = low + 2; i < count; i++)
             above = value_before(values[i], above) ? values[i] : above;
     }
     return below * (1 - weight) + above * weight;

@@ -1,34 +1,11 @@
 /* window.c: functions over ranges. Windows slide over a series' samples with two moving indices; some
  * functions carry on from the window before. */
-#include "query/eval.h"
+#include "query/window.h"
 
 #include "base/alloc.h"
 #include "base/assert.h"
 #include "query/functions.h"
 #include "query/parallel.h"
-
-/* The samples [low, high) of a series, those in (start_ms, end_ms]. Lives for the whole series. */
-struct window {
-    struct eval *eval;
-    const struct ast *call;
-    const int64_t *times_ms;
-    const double *values;
-    size_t low, high;
-    int64_t start_ms, end_ms;
-    double range_s;
-    int64_t eval_ms; /* the step, whatever offset and @ */
-    double a, b;     /* scalar arguments at the step */
-    double *scratch; /* as many as samples */
-    bool is_extended, smoothed;
-    int status; /* negative: the function failed */
-
-    size_t reset; /* the newest sample below `high` that is smaller than the one before it; 0 = none */
-    size_t extreme, seen;                   /* for min and max: the best of [.., seen) */
-    size_t events, events_low, events_high; /* for changes and resets: how many among [low, high) */
-};
-
-/* One value from a window of at least one sample; false: none. */
-typedef bool (*window_fn)(struct window *window, double *out);
 
 /* ---- Counters and gauges --------------------------------------------------------------------------------
  */
@@ -57,7 +34,31 @@ static bool extended_delta(const struct window *window, bool is_counter, bool is
     return true;
 }
 
-static bool extrapolate(const struct window *window, bool is_counter, bool is_rate, double *out) {
+/* What each reset in the window lost, added in order. Where windows overlap, a list has the resets, so that
+ * only these are looked at. */
+static double resets_add(struct window *window, double result) {
+    const double *values = window->values;
+    size_t *list = window->scratch, low = window->low, high = window->high;
+    if (!window->overlaps) {
+        for (size_t i = low + 1; i < high; i++) {
+            if (values[i] < values[i - 1])
+                result += values[i - 1];
+        }
+        return result;
+    }
+    for (size_t i = window->seen; i < high; i++) {
+        if (i > 0 && values[i] < values[i - 1])
+            list[window->last++] = i;
+    }
+    window->seen = high;
+    while (window->first < window->last && list[window->first] <= low)
+        window->first++;
+    for (size_t i = window->first; i < window->last; i++)
+        result += values[list[i] - 1];
+    return result;
+}
+
+static bool extrapolate(struct window *window, bool is_counter, bool is_rate, double *out) {
     const double *values = window->values;
     size_t low = window->low, high = window->high;
     if (window->is_extended)
@@ -66,12 +67,8 @@ static bool extrapolate(const struct window *window, bool is_counter, bool is_ra
         return false;
     int64_t first_ms = window->times_ms[low], last_ms = window->times_ms[high - 1];
     double result = values[high - 1] - values[low];
-    if (is_counter && window->reset > low) {
-        for (size_t i = low + 1; i < high; i++) {
-            if (values[i] < values[i - 1])
-                result += values[i - 1];
-        }
-    }
+    if (is_counter)
+        result = resets_add(window, result);
     double to_start = (double)(first_ms - window->start_ms) / 1000;
     double to_end = (double)(window->end_ms - last_ms) / 1000;
     double sampled = (double)(last_ms - first_ms) / 1000;
@@ -124,64 +121,6 @@ static bool window_irate(struct window *window, double *out) {
 
 static bool window_idelta(struct window *window, double *out) {
     return last_two(window, false, out);
-}
-
-static bool window_sum(struct window *window, double *out) {
-    double sum = 0, c = 0;
-    for (size_t i = window->low; i < window->high; i++)
-        kahan_add(window->values[i], &sum, &c);
-    *out = isinf(sum) ? sum : sum + c;
-    return true;
-}
-
-static bool window_avg(struct window *window, double *out) {
-    double sum = window->values[window->low], c = 0, mean = 0, count = 1;
-    bool is_incremental = false;
-    for (size_t i = window->low + 1; i < window->high; i++) {
-        count = (double)(i - window->low + 1);
-        if (!is_incremental) {
-            double new_sum = sum, new_c = c;
-            kahan_add(window->values[i], &new_sum, &new_c);
-            if (!isinf(new_sum)) {
-                sum = new_sum;
-                c = new_c;
-                continue;
-            }
-            is_incremental = true;
-            mean = sum / (count - 1);
-            c /= count - 1;
-        }
-        double q = (count - 1) / count;
-        mean *= q;
-        c *= q;
-        kahan_add(window->values[i] / count, &mean, &c);
-    }
-    *out = is_incremental ? mean + c : sum / count + c / count;
-    return true;
-}
-
-static bool extreme_find(struct window *window, bool want_max, double *out) {
-    const double *values = window->values;
-    if (window->extreme < window->low || window->seen <= window->low) {
-        window->extreme = window->low; /* the best has left the window: look again */
-        window->seen = window->low + 1;
-    }
-    for (size_t i = window->seen; i < window->high; i++) {
-        double best = values[window->extreme];
-        if ((want_max ? values[i] > best : values[i] < best) || isnan(best))
-            window->extreme = i;
-    }
-    window->seen = window->high;
-    *out = values[window->extreme];
-    return true;
-}
-
-static bool window_max(struct window *window, double *out) {
-    return extreme_find(window, true, out);
-}
-
-static bool window_min(struct window *window, double *out) {
-    return extreme_find(window, false, out);
 }
 
 static bool window_count(struct window *window, double *out) {
@@ -245,53 +184,8 @@ static bool window_resets(struct window *window, double *out) {
     return events_window(window, true, out);
 }
 
-/* ---- A line through the samples -------------------------------------------------------------------------
+/* ---- Smoothing -------------------------------------------------------------------------------------------
  */
-
-/* Least squares; x in seconds from `origin_ms`. What is constant has slope 0 exactly. */
-static void regression(const struct window *window, int64_t origin_ms, double *slope, double *intercept) {
-    double n = 0, x_sum = 0, x_c = 0, y_sum = 0, y_c = 0, xy_sum = 0, xy_c = 0, xx_sum = 0, xx_c = 0;
-    double first = window->values[window->low];
-    bool is_constant = true;
-    for (size_t i = window->low; i < window->high; i++) {
-        double y = window->values[i], x = (double)(window->times_ms[i] - origin_ms) / 1000;
-        is_constant = is_constant && (i == window->low || y == first);
-        n++;
-        kahan_add(x, &x_sum, &x_c);
-        kahan_add(y, &y_sum, &y_c);
-        kahan_add(x * y, &xy_sum, &xy_c);
-        kahan_add(x * x, &xx_sum, &xx_c);
-    }
-    if (is_constant) {
-        *slope = isinf(first) ? NAN : 0;
-        *intercept = isinf(first) ? NAN : first;
-        return;
-    }
-    x_sum += x_c;
-    y_sum += y_c;
-    xy_sum += xy_c;
-    xx_sum += xx_c;
-    double covariance = xy_sum - x_sum * y_sum / n, variance = xx_sum - x_sum * x_sum / n;
-    *slope = covariance / variance;
-    *intercept = y_sum / n - *slope * x_sum / n;
-}
-
-static bool window_deriv(struct window *window, double *out) {
-    double intercept;
-    if (window->high - window->low < 2)
-        return false;
-    regression(window, window->times_ms[window->low], out, &intercept);
-    return true;
-}
-
-static bool window_predict(struct window *window, double *out) {
-    double slope, intercept;
-    if (window->high - window->low < 2)
-        return false;
-    regression(window, window->eval_ms, &slope, &intercept);
-    *out = slope * window->a + intercept;
-    return true;
-}
 
 /* Holt and Winters' double exponential smoothing: a smooths the values, b their trend. */
 static bool window_smoothing(struct window *window, double *out) {
@@ -321,55 +215,6 @@ static bool window_smoothing(struct window *window, double *out) {
     return true;
 }
 
-/* ---- Spread ---------------------------------------------------------------------------------------------
- */
-
-static double variance_of(const struct window *window) {
-    double count = 0, mean = 0, mean_c = 0, aux = 0, aux_c = 0;
-    for (size_t i = window->low; i < window->high; i++) {
-        count++;
-        double delta = window->values[i] - (mean + mean_c);
-        kahan_add(delta / count, &mean, &mean_c);
-        kahan_add(delta * (window->values[i] - (mean + mean_c)), &aux, &aux_c);
-    }
-    return (aux + aux_c) / count;
-}
-
-static bool window_stdvar(struct window *window, double *out) {
-    *out = variance_of(window);
-    return true;
-}
-
-static bool window_stddev(struct window *window, double *out) {
-    *out = sqrt(variance_of(window));
-    return true;
-}
-
-static bool window_quantile(struct window *window, double *out) {
-    size_t count = window->high - window->low;
-    annotate_quantile(window->eval, window->call->call.args[0]->start, window->a);
-    memcpy(window->scratch, window->values + window->low, count * sizeof(double));
-    *out = quantile_of_values(window->a, window->scratch, count);
-    return true;
-}
-
-/* The median distance from the median. */
-static bool window_mad(struct window *window, double *out) {
-    size_t count = window->high - window->low;
-    const double *values = window->values + window->low;
-    *out = NAN;
-    for (size_t i = 0; i < count; i++) {
-        if (isnan(values[i]))
-            return true;
-    }
-    memcpy(window->scratch, values, count * sizeof(double));
-    double median = quantile_of_values(0.5, window->scratch, count);
-    for (size_t i = 0; i < count; i++)
-        window->scratch[i] = fabs(values[i] - median);
-    *out = quantile_of_values(0.5, window->scratch, count);
-    return true;
-}
-
 /* ---- Times ----------------------------------------------------------------------------------------------
  */
 
@@ -383,86 +228,73 @@ static bool window_ts_last(struct window *window, double *out) {
     return true;
 }
 
-/* The last among equals. */
-static bool ts_extreme(const struct window *window, bool want_max, double *out) {
-    size_t best = window->low;
-    for (size_t i = window->low + 1; i < window->high; i++) {
-        double v = window->values[i], b = window->values[best];
-        if ((want_max ? v >= b : v <= b) || isnan(b))
-            best = i;
-    }
-    *out = (double)window->times_ms[best] / 1000;
-    return true;
-}
-
-static bool window_ts_max(struct window *window, double *out) {
-    return ts_extreme(window, true, out);
-}
-
-static bool window_ts_min(struct window *window, double *out) {
-    return ts_extreme(window, false, out);
-}
-
 /* ---- The table ------------------------------------------------------------------------------------------
  */
 
-static window_fn window_function(enum function_id id) {
+/* How a function reads its windows: one after the other, or some together. */
+struct reading {
+    window_fn one;
+    windows_fn some;
+    bool has_scratch;
+};
+
+static struct reading reading_of(enum function_id id) {
     switch (id) {
     case FUNCTION_RATE:
-        return window_rate;
+        return (struct reading){window_rate, NULL, true};
     case FUNCTION_INCREASE:
-        return window_increase;
+        return (struct reading){window_increase, NULL, true};
     case FUNCTION_DELTA:
-        return window_delta;
+        return (struct reading){window_delta, NULL, false};
     case FUNCTION_IRATE:
-        return window_irate;
+        return (struct reading){window_irate, NULL, false};
     case FUNCTION_IDELTA:
-        return window_idelta;
+        return (struct reading){window_idelta, NULL, false};
     case FUNCTION_SUM_OVER_TIME:
-        return window_sum;
+        return (struct reading){window_sum, NULL, true};
     case FUNCTION_AVG_OVER_TIME:
-        return window_avg;
+        return (struct reading){NULL, windows_avg, true};
     case FUNCTION_MAX_OVER_TIME:
-        return window_max;
+        return (struct reading){window_max, NULL, true};
     case FUNCTION_MIN_OVER_TIME:
-        return window_min;
+        return (struct reading){window_min, NULL, true};
     case FUNCTION_COUNT_OVER_TIME:
-        return window_count;
+        return (struct reading){window_count, NULL, false};
     case FUNCTION_ABSENT_OVER_TIME:
     case FUNCTION_PRESENT_OVER_TIME:
-        return window_present;
+        return (struct reading){window_present, NULL, false};
     case FUNCTION_LAST_OVER_TIME:
-        return window_last;
+        return (struct reading){window_last, NULL, false};
     case FUNCTION_FIRST_OVER_TIME:
-        return window_first;
+        return (struct reading){window_first, NULL, false};
     case FUNCTION_CHANGES:
-        return window_changes;
+        return (struct reading){window_changes, NULL, false};
     case FUNCTION_RESETS:
-        return window_resets;
+        return (struct reading){window_resets, NULL, false};
     case FUNCTION_DERIV:
-        return window_deriv;
+        return (struct reading){window_deriv, NULL, true};
     case FUNCTION_PREDICT_LINEAR:
-        return window_predict;
+        return (struct reading){window_predict, NULL, true};
     case FUNCTION_DOUBLE_EXPONENTIAL_SMOOTHING:
-        return window_smoothing;
+        return (struct reading){window_smoothing, NULL, false};
     case FUNCTION_STDDEV_OVER_TIME:
-        return window_stddev;
+        return (struct reading){NULL, windows_stddev, true};
     case FUNCTION_STDVAR_OVER_TIME:
-        return window_stdvar;
+        return (struct reading){NULL, windows_stdvar, true};
     case FUNCTION_QUANTILE_OVER_TIME:
-        return window_quantile;
+        return (struct reading){window_quantile, NULL, true};
     case FUNCTION_MAD_OVER_TIME:
-        return window_mad;
+        return (struct reading){window_mad, NULL, true};
     case FUNCTION_TS_OF_FIRST_OVER_TIME:
-        return window_ts_first;
+        return (struct reading){window_ts_first, NULL, false};
     case FUNCTION_TS_OF_LAST_OVER_TIME:
-        return window_ts_last;
+        return (struct reading){window_ts_last, NULL, false};
     case FUNCTION_TS_OF_MAX_OVER_TIME:
-        return window_ts_max;
+        return (struct reading){window_ts_max, NULL, true};
     case FUNCTION_TS_OF_MIN_OVER_TIME:
-        return window_ts_min;
+        return (struct reading){window_ts_min, NULL, true};
     default:
-        return NULL;
+        return (struct reading){0};
     }
 }
 
@@ -470,7 +302,7 @@ struct range_call {
     struct eval_node base;
     struct range_source source;
     struct ast *call;
-    window_fn function;
+    struct reading reading;
     bool keep_name;
     bool is_extended, smoothed;
     double *a, *b;               /* scalar arguments at every step, or NULL */
@@ -479,20 +311,76 @@ struct range_call {
     struct column_slot slot;
 };
 
-/* A window may hold millions of samples and most functions read all of them at every step: the clock is
+/* A window may hold millions of samples and some functions read all of them at every step: the clock is
  * looked at between. */
 #define WINDOW_WORK_MAX (1u << 20)
 
+/* Carrying over pays if a sample stands in that many windows. */
+#define OVERLAP_MIN 8
+
 static bool scratch_reserve(const struct range_call *call, struct column_worker *worker, size_t count) {
-    enum function_id id = call->call->call.function->id;
-    if ((id != FUNCTION_QUANTILE_OVER_TIME && id != FUNCTION_MAD_OVER_TIME) || count <= worker->scratch_count)
+    size_t words = count * WINDOW_SCRATCH_WORDS + WINDOW_SCRATCH_EXTRA;
+    if (!call->reading.has_scratch || words <= worker->scratch_count)
         return true;
-    double *grown = mem_realloc(worker->scratch, count * 2 * sizeof *grown);
+    double *grown = mem_realloc(worker->scratch, words * 2 * sizeof *grown);
     if (grown == NULL)
         return false;
     worker->scratch = grown;
-    worker->scratch_count = count * 2;
+    worker->scratch_count = words * 2;
     return true;
+}
+
+/* Moves on to the window of a step; false: there is no sample in it. */
+static bool window_move(const struct range_call *call, struct window *window, size_t step) {
+    const struct range_source *source = &call->source;
+    window->eval_ms = grid_time(&call->base.grid, step);
+    window->end_ms = (source->is_fixed ? source->fixed_ms : window->eval_ms) - source->offset_ms;
+    window->start_ms = window->end_ms - source->range_ms;
+    while (window->high < window->count &&
+           window->times_ms[window->high] <= window->end_ms + source->after_ms)
+        window->high++;
+    while (window->low < window->high &&
+           window->times_ms[window->low] <= window->start_ms - source->before_ms)
+        window->low++;
+    if (call->a != NULL)
+        window->a = call->a[step];
+    if (call->b != NULL)
+        window->b = call->b[step];
+    return window->low < window->high;
+}
+
+/* The windows from *step on, as many as are read together; *step moves behind them. Returns how many samples
+ * they have in all. */
+static size_t batch_read(const struct range_call *call, struct window *window, struct column_slot *slot,
+                         size_t *step, size_t steps) {
+    struct span spans[WINDOW_BATCH];
+    double values[WINDOW_BATCH];
+    size_t at[WINDOW_BATCH], count = 0, work = 0;
+    for (; *step < steps && count < WINDOW_BATCH; ++*step) {
+        if (!window_move(call, window, *step))
+            continue;
+        work += window->high - window->low;
+        at[count] = *step;
+        spans[count++] = (struct span){window->low, window->high};
+    }
+    if (count > 0)
+        call->reading.some(window, spans, count, values);
+    for (size_t k = 0; k < count; k++) {
+        slot->values[at[k]] = values[k];
+        bits_set(slot->present, at[k]);
+    }
+    return work;
+}
+
+static size_t window_read(const struct range_call *call, struct window *window, struct column_slot *slot,
+                          size_t step) {
+    if (!window_move(call, window, step))
+        return 0;
+    if (call->reading.one(window, &slot->values[step]))
+        bits_set(slot->present, step);
+    if (window->status < 0)
+        slot->status = window->status;
+    return window->high - window->low;
 }
 
 /* All windows of one series. On any thread, unless the function says otherwise (speaks_up). */
@@ -505,42 +393,25 @@ static void windows_slide(void *context, struct column_worker *worker, struct co
         slot->status = STATUS_NO_MEMORY;
         return;
     }
+    /* With @ all windows are one; only arguments and the time of evaluation can make steps differ. */
+    bool once = source->is_fixed && call->a == NULL;
+    size_t steps = once && grid->count > 1 ? 1 : grid->count, work = 0;
     struct window window = {.eval = call->base.eval,
                             .call = call->call,
                             .times_ms = columns->times_ms,
                             .values = columns->values,
+                            .count = columns->count,
                             .range_s = (double)source->range_ms / 1000,
                             .scratch = worker->scratch,
+                            .overlaps = steps >= OVERLAP_MIN && !source->is_fixed &&
+                                        grid->step_ms <= source->range_ms / OVERLAP_MIN,
                             .is_extended = call->is_extended,
                             .smoothed = call->smoothed};
-    /* With @ all windows are one; only arguments and the time of evaluation can make steps differ. */
-    bool once = source->is_fixed && call->a == NULL;
-    size_t steps = once && grid->count > 1 ? 1 : grid->count, work = 0;
-    for (size_t i = 0; i < steps && slot->status >= 0; i++) {
-        window.eval_ms = grid_time(grid, i);
-        window.end_ms = (source->is_fixed ? source->fixed_ms : window.eval_ms) - source->offset_ms;
-        window.start_ms = window.end_ms - source->range_ms;
-        for (; window.high < columns->count &&
-               columns->times_ms[window.high] <= window.end_ms + source->after_ms;
-             window.high++) {
-            if (window.high > 0 && columns->values[window.high] < columns->values[window.high - 1])
-                window.reset = window.high;
-        }
-        while (window.low < window.high &&
-               columns->times_ms[window.low] <= window.start_ms - source->before_ms)
-            window.low++;
-        if (window.low == window.high)
-            continue;
-        if (call->a != NULL)
-            window.a = call->a[i];
-        if (call->b != NULL)
-            window.b = call->b[i];
-        if (call->function(&window, &slot->values[i]))
-            bits_set(slot->present, i);
-        if (window.status < 0)
-            slot->status = window.status;
-        work += window.high - window.low;
-        slot->queried += window.high - window.low;
+    for (size_t i = 0; i < steps && slot->status >= 0;) {
+        size_t samples = call->reading.some != NULL ? batch_read(call, &window, slot, &i, steps)
+                                                    : window_read(call, &window, slot, i++);
+        work += samples;
+        slot->queried += samples;
         if (work > WINDOW_WORK_MAX && slot->status >= 0) {
             slot->status = eval_stop_status(call->base.eval);
             work = 0;
@@ -654,9 +525,13 @@ static void range_release(struct eval_node *node) {
     mem_free(call->worker.scratch);
 }
 
-/* Functions that annotate or fail run on the query's own thread. */
-static bool speaks_up(enum function_id id) {
-    return id == FUNCTION_QUANTILE_OVER_TIME || id == FUNCTION_DOUBLE_EXPONENTIAL_SMOOTHING;
+/* What annotates or fails runs on the query's own thread. */
+static bool speaks_up(const struct range_call *call) {
+    enum function_id id = call->call->call.function->id;
+    bool outside = false;
+    for (size_t i = 0; id == FUNCTION_QUANTILE_OVER_TIME && i < call->base.grid.count; i++)
+        outside = outside || !(call->a[i] >= 0 && call->a[i] <= 1);
+    return outside || id == FUNCTION_DOUBLE_EXPONENTIAL_SMOOTHING;
 }
 
 static int reader_open(struct range_call *call) {
@@ -673,7 +548,7 @@ static int reader_open(struct range_call *call) {
         reader->time_min_ms = source->time_min_ms;
         reader->time_max_ms = source->time_max_ms;
         reader->drop_stale = true;
-        reader->alone = speaks_up(call->call->call.function->id);
+        reader->alone = speaks_up(call);
         return column_reader_open(reader, count);
     }
     call->slot.values = eval_alloc(eval, (count + 1) * sizeof(double));
@@ -709,10 +584,10 @@ int range_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval
     struct ast *range = NULL;
     call->base.release = range_release;
     call->call = ast;
-    call->function = window_function(id);
+    call->reading = reading_of(id);
     call->keep_name = id == FUNCTION_LAST_OVER_TIME || id == FUNCTION_FIRST_OVER_TIME;
     TRY(range_args(call, ast, &range));
-    ASSERT(call->function != NULL && range != NULL);
+    ASSERT((call->reading.one != NULL || call->reading.some != NULL) && range != NULL);
     const struct ast *inner = ast_unparen(range);
     call->smoothed = inner->kind == AST_MATRIX && inner->range.smoothed;
     call->is_extended = call->smoothed || (inner->kind == AST_MATRIX && inner->range.anchored);

@@ -808,6 +808,113 @@ static void as_the_naive_way(void **state) {
     assert_true(compared > 5000);
 }
 
+/* Sorting knows no sign of zero. */
+static bool same_in_order(const char *text, double a, double b) {
+    return same(a, b) || (a == 0 && b == 0 && strncmp(text, "quantile", 8) == 0);
+}
+
+/* Where windows overlap much is carried over from one to the next (query/window.h). An instant query reads
+ * its one window sample by sample: what a range query gives has to be the same, bit for bit. */
+enum series_kind {
+    KIND_DECIMALS,
+    KIND_INTEGERS,
+    KIND_COUNTER,
+    KIND_FALLING,
+    KIND_LEVELS,
+    KIND_MAGNITUDES,
+    KIND_ZEROS,
+    KIND_SPECIAL,
+    KIND_COUNT
+};
+
+static double kind_value(struct rand *rand, enum series_kind kind, double before) {
+    static const double specials[] = {NAN, INFINITY, -INFINITY, 0.0, -0.0, 1e308, -1e308, 1, 2};
+    static const double magnitudes[] = {1e100, 1, -1e100, 1e-5, 1e16, -1e16, 0.1, 3};
+    switch (kind) {
+    case KIND_DECIMALS:
+        return before + ((double)rand_below(rand, 2001) - 1000) / 100;
+    case KIND_INTEGERS:
+        return (double)rand_below(rand, 1000) - 300;
+    case KIND_COUNTER:
+        return rand_below(rand, 20) == 0 ? rand_double(rand) : before + rand_double(rand) * 10;
+    case KIND_FALLING:
+        return before - rand_double(rand);
+    case KIND_LEVELS:
+        return rand_below(rand, 12) == 0 ? rand_double(rand) * 100 : before;
+    case KIND_MAGNITUDES:
+        return rand_below(rand, 3) == 0 ? magnitudes[rand_below(rand, 8)] : rand_double(rand);
+    case KIND_ZEROS:
+        return rand_below(rand, 2) == 0 ? 0.0 : -0.0;
+    default:
+        return rand_below(rand, 4) == 0 ? specials[rand_below(rand, 9)] : rand_double(rand);
+    }
+}
+
+static void carried_over_windows(void **state) {
+    (void)state;
+    static const char *const calls[] = {
+        "rate(m_total[%llds])",
+        "increase(m_total[%llds])",
+        "max_over_time(m_total[%llds])",
+        "min_over_time(m_total[%llds])",
+        "ts_of_max_over_time(m_total[%llds])",
+        "ts_of_min_over_time(m_total[%llds])",
+        "sum_over_time(m_total[%llds])",
+        "avg_over_time(m_total[%llds])",
+        "stddev_over_time(m_total[%llds])",
+        "stdvar_over_time(m_total[%llds])",
+        "deriv(m_total[%llds])",
+        "predict_linear(m_total[%llds], 100)",
+        "predict_linear(m_total[%llds] offset -1m, 100)",
+        "quantile_over_time(0.9, m_total[%llds])",
+        "quantile_over_time(time() / 1000 %% 1.2, m_total[%llds])",
+        "mad_over_time(m_total[%llds])",
+        "changes(m_total[%llds])",
+        "resets(m_total[%llds])",
+        "avg_over_time((m_total * 1.1)[%llds:7s])",
+    };
+    struct rand rand;
+    rand_init(&rand, 11);
+    size_t compared = 0;
+    for (int round = 0; round < 8 * KIND_COUNT; round++) {
+        fake_storage_clear(storage);
+        size_t m = series("m_total", NULL), spacing = rand_below(&rand, 3);
+        int64_t time = 0;
+        double v = 50;
+        for (size_t i = 0; i < SAMPLES; i++) {
+            bool is_even = spacing == 0 || (spacing == 1 && rand_below(&rand, 30) > 0);
+            time += is_even ? 5000 : 1 + (int64_t)rand_below(&rand, 10000);
+            time += rand_below(&rand, 100) == 0 ? 200000 : 0;
+            v = kind_value(&rand, (enum series_kind)(round % KIND_COUNT), v);
+            fake_storage_add(storage, m, time, v);
+        }
+        int64_t step = 5000 * (1 + (int64_t)rand_below(&rand, 3)), start = (int64_t)rand_below(&rand, 200000);
+        int64_t range_s = step / 1000 * (8 + (int64_t)rand_below(&rand, 40));
+        for (size_t k = 0; k < sizeof calls / sizeof calls[0]; k++) {
+            char text[128];
+            snprintf(text, sizeof text, calls[k], (long long)range_s);
+            struct query_result *range = run_at(text, start, start + 60 * step, step);
+            assert_non_null(range);
+            size_t at = 0;
+            for (size_t i = 0; range->series_count > 0 && i < range->steps; i++) {
+                struct query_result *instant = run(text, start + (int64_t)i * step);
+                bool present = bits_get(range->series[0].present, i);
+                assert_int_equal(present, instant->series_count);
+                if (present &&
+                    !same_in_order(text, range->series[0].values[at], instant->series[0].values[0]))
+                    fail_msg("round %d, %s at %lld: %.17g, alone %.17g", round, text,
+                             (long long)(start + (int64_t)i * step), range->series[0].values[at],
+                             instant->series[0].values[0]);
+                at += present;
+                query_result_free(instant);
+            }
+            compared += at;
+            query_result_free(range);
+        }
+    }
+    assert_true(compared > 50000);
+}
+
 /* A range query is an instant query at every step, for all kinds of nodes; and results come sorted. */
 static void range_is_many_instants(void **state) {
     (void)state;
@@ -1009,6 +1116,7 @@ int main(void) {
         TEST(counter_note),
         TEST(subqueries),
         TEST(as_the_naive_way),
+        TEST(carried_over_windows),
         TEST(range_is_many_instants),
         TEST(any_allocation_may_fail),
         TEST(depth_and_labels),
