@@ -1,4 +1,5 @@
-/* api_tsdb.c: /api/v1/status/tsdb and /api/v1/status/memory: which series there are, and what they cost. */
+/* api_tsdb.c: /api/v1/status/tsdb, /api/v1/status/tsdb/blocks and /api/v1/status/memory: which series and
+ * blocks there are, and what they cost. */
 #include "base/json_text.h"
 #include "server/api.h"
 #include "server/http_parse.h"
@@ -85,6 +86,67 @@ void api_status_tsdb(struct exchange *exchange) {
     *limit = (size_t)value;
     exchange->context = limit;
     api_work(exchange, tsdb_work);
+}
+
+/* Prometheus' ids of blocks: 48 bits of time, 80 of anything, 26 digits of 5 bits. Ours are numbers, and when
+ * a block was written is not kept: the time is 0. */
+static void ulid_append(struct buf *out, uint64_t id) {
+    static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    char text[26];
+    for (size_t i = sizeof text; i-- > 0; id >>= 5)
+        text[i] = digits[id & 31];
+    buf_append_byte(out, '"');
+    buf_append(out, text, sizeof text);
+    buf_append_byte(out, '"');
+}
+
+static void number_append(struct buf *out, const char *key, uint64_t value) {
+    if (value > 0) /* as Prometheus */
+        buf_printf(out, ",\"%s\":%llu", key, (unsigned long long)value);
+}
+
+static void block_append(struct buf *out, const struct storage_block_info *block) {
+    buf_append_str(out, "{\"ulid\":");
+    ulid_append(out, block->id);
+    /* Prometheus' maxTime is the first millisecond behind it. */
+    buf_printf(out, ",\"minTime\":%lld,\"maxTime\":%lld,\"stats\":{\"numSamples\":%llu",
+               (long long)block->time_min_ms,
+               (long long)(block->time_max_ms == INT64_MAX ? INT64_MAX : block->time_max_ms + 1),
+               (unsigned long long)block->samples);
+    number_append(out, "numFloatSamples", block->samples);
+    number_append(out, "numSeries", block->series);
+    number_append(out, "numChunks", block->chunks);
+    number_append(out, "numTombstones", block->deletes);
+    buf_printf(out, "},\"compaction\":{\"level\":%lu,\"sources\":[", (unsigned long)block->level);
+    for (size_t i = 0; i < block->source_count; i++) {
+        if (i > 0)
+            buf_append_byte(out, ',');
+        ulid_append(out, block->sources[i]);
+    }
+    if (block->source_count == 0)
+        ulid_append(out, block->id);
+    buf_append_str(out, "]},\"version\":1}");
+}
+
+void api_status_tsdb_blocks(struct exchange *exchange) {
+    struct storage_block_info *blocks;
+    size_t count;
+    struct buf *out = &exchange->out;
+    int status = storage_blocks(exchange->server->storage, &exchange->arena, &blocks, &count);
+    if (status < 0) {
+        api_error_status(exchange, status);
+    } else {
+        api_success_begin(exchange);
+        buf_append_str(out, "{\"blocks\":[");
+        for (size_t i = 0; i < count; i++) {
+            if (i > 0)
+                buf_append_byte(out, ',');
+            block_append(out, &blocks[i]);
+        }
+        buf_append_str(out, "]}");
+        api_success_end(out, NULL, 0, NULL, 0);
+    }
+    exchange_send(exchange);
 }
 
 void api_status_memory(struct exchange *exchange) {

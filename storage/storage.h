@@ -196,6 +196,25 @@ struct storage_status {
 };
 void storage_status(struct storage *storage, struct storage_status *out);
 
+/* A block: what its meta and the manifest say. */
+struct storage_block_info {
+    uint64_t id;
+    uint32_t level;
+    int64_t time_min_ms; /* of its samples, both included */
+    int64_t time_max_ms;
+    uint64_t series;
+    uint64_t chunks;
+    uint64_t samples;
+    uint64_t bytes;
+    uint64_t deletes;        /* that may hide something in it */
+    const uint64_t *sources; /* ids of the blocks it was made of, which are gone; none: of samples */
+    size_t source_count;
+};
+
+/* The blocks that are open, by time and id; in `arena`. STATUS_NO_MEMORY. Any thread. */
+int storage_blocks(struct storage *storage, struct arena *arena, struct storage_block_info **out,
+                   size_t *count_out);
+
 /* Bytes of memory by structure, the names being static; sets the gauges tidalite_memory_bytes too. Any
  * thread. */
 #define STORAGE_MEMORY_ROWS 11

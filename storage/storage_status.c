@@ -1,4 +1,7 @@
 /* storage_status.c: what the storage tells of itself. */
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/metrics.h"
 #include "storage/storage_private.h"
 
@@ -34,6 +37,56 @@ void storage_status(struct storage *storage, struct storage_status *out) {
             out->time_max_ms = info->time_max_ms;
     }
     storage__version_put(storage, version);
+}
+
+static int info_compare(const void *a, const void *b) {
+    const struct storage_block_info *left = a, *right = b;
+    if (left->time_min_ms != right->time_min_ms)
+        return left->time_min_ms < right->time_min_ms ? -1 : 1;
+    return left->id < right->id ? -1 : left->id > right->id;
+}
+
+static int info_fill(struct storage_block *block, const struct tombstone_set *deletes, struct arena *arena,
+                     struct storage_block_info *out) {
+    const struct block_meta *meta = block_meta(block->block);
+    uint64_t *sources = ARENA_ARRAY(arena, uint64_t, meta->source_count + 1);
+    if (sources == NULL)
+        return STATUS_NO_MEMORY;
+    if (meta->source_count > 0)
+        memcpy(sources, meta->sources, meta->source_count * sizeof *sources);
+    *out = (struct storage_block_info){.id = block->info.id,
+                                       .level = block->info.level,
+                                       .time_min_ms = block->info.time_min_ms,
+                                       .time_max_ms = block->info.time_max_ms,
+                                       .series = block->info.series_count,
+                                       .chunks = meta->chunk_count,
+                                       .samples = block->info.sample_count,
+                                       .bytes = block->info.bytes,
+                                       .sources = sources,
+                                       .source_count = meta->source_count};
+    for (size_t i = 0; deletes != NULL && i < deletes->count; i++)
+        out->deletes += deletes->items[i]->position >= atomic_load(&block->deleted_to) &&
+                        deletes->items[i]->span.max_ms >= out->time_min_ms &&
+                        deletes->items[i]->span.min_ms <= out->time_max_ms;
+    return STATUS_OK;
+}
+
+int storage_blocks(struct storage *storage, struct arena *arena, struct storage_block_info **out,
+                   size_t *count_out) {
+    int status = STATUS_OK;
+    struct tombstone_set *deletes;
+    struct storage_version *version = storage__version_get(storage, &deletes);
+    struct storage_block_info *infos = ARENA_ARRAY(arena, struct storage_block_info, version->count + 1);
+    TRY(infos == NULL ? STATUS_NO_MEMORY : STATUS_OK);
+    for (size_t i = 0; i < version->count; i++)
+        TRY(info_fill(version->blocks[i], deletes, arena, &infos[i]));
+    qsort(infos, version->count, sizeof *infos, info_compare);
+    *out = infos;
+    *count_out = version->count;
+out:
+    storage__deletes_put(storage, deletes);
+    storage__version_put(storage, version);
+    return status;
 }
 
 void storage_memory(struct storage *storage, struct storage_memory *out) {

@@ -100,6 +100,29 @@ class VerifyTest(unittest.TestCase):
         self.assertIn('{i="3",__name__="new"}', out)
         self.assertIn("20 samples", out)
 
+    def test_blocks(self):
+        """/api/v1/status/tsdb/blocks tells of them what inspect does."""
+        server = self.server()
+        self.assertEqual(server.data("/api/v1/status/tsdb/blocks"), {"blocks": []})
+        self.fill(server)
+        number = int(os.path.basename(self.block()), 16)
+        digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+        (block,) = server.data("/api/v1/status/tsdb/blocks")["blocks"]
+        value = 0
+        for digit in block["ulid"]:
+            value = value * 32 + digits.index(digit)
+        self.assertEqual((len(block["ulid"]), value), (26, number))
+        _, out, _ = run("inspect", "block", self.block())
+        chunks = int(out.split(" chunks, ")[0].split()[-1])
+        self.assertEqual(block, {
+            "ulid": block["ulid"], "minTime": self.old * 1000, "maxTime": (self.old + 199) * 1000 + 1,
+            "stats": {"numSamples": 8000, "numFloatSamples": 8000, "numSeries": 40, "numChunks": chunks,
+                      "numTombstones": 1},  # fill's, which is of all times
+            "compaction": {"level": 1, "sources": [block["ulid"]]}, "version": 1})
+        self.assertEqual(server.request("POST", "/api/v1/admin/tsdb/delete_series?match[]=old{i=%223%22}")[0], 204)
+        (block,) = server.data("/api/v1/status/tsdb/blocks")["blocks"]
+        self.assertEqual(block["stats"]["numTombstones"], 2)
+
     def test_damage(self):
         server = self.server()
         self.fill(server)

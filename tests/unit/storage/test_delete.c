@@ -278,6 +278,19 @@ static void test_payload(void **state) {
     assert_int_equal(patterns_live, 0);
 }
 
+/* How many deletes may hide something in the only block. */
+static uint64_t block_deletes(struct fixture *f) {
+    struct arena arena;
+    struct storage_block_info *blocks;
+    size_t count;
+    arena_init(&arena, 0, 0);
+    assert_int_equal(storage_blocks(f->storage, &arena, &blocks, &count), STATUS_OK);
+    assert_int_equal(count, 1);
+    uint64_t deletes = blocks[0].deletes;
+    arena_release(&arena);
+    return deletes;
+}
+
 /* What was deleted and is sent again is new. */
 static void test_again(void **state) {
     (void)state;
@@ -302,7 +315,10 @@ static void test_again(void **state) {
     assert_int_equal(metric_get(METRIC_blocks_cut), 1);
     series_expect(&f, 1, (struct sample[]){{t, 10}, {t + 1, 11}}, 2);
     /* The same with the sample in a block. */
+    assert_int_equal(delete_by(&f, MATCHER_EQUAL, "1", (struct span){t + 2, t + 9}), STATUS_OK);
+    assert_int_equal(block_deletes(&f), 0); /* of another time */
     assert_int_equal(delete_by(&f, MATCHER_EQUAL, "1", (struct span){t, t}), STATUS_OK);
+    assert_int_equal(block_deletes(&f), 1);
     series_expect(&f, 1, (struct sample[]){{t + 1, 11}}, 1);
     assert_int_equal(write_one(&f, 1, t, 13).samples_stored, 1);
     series_expect(&f, 1, (struct sample[]){{t, 13}, {t + 1, 11}}, 2);

@@ -96,6 +96,41 @@ static size_t entries(const struct fixture *f) {
     return count;
 }
 
+/* What is told of the blocks: in order, all samples counted once, merged ones made of others that are gone.
+ */
+static void blocks_check(struct fixture *f) {
+    struct arena arena;
+    struct storage_block_info *blocks;
+    struct storage_status status;
+    size_t count;
+    uint64_t samples = 0, in_blocks = 0, bytes = 0;
+    uint32_t level_max = 0;
+    arena_init(&arena, 0, 0);
+    storage_status(f->storage, &status);
+    assert_int_equal(storage_blocks(f->storage, &arena, &blocks, &count), STATUS_OK);
+    assert_int_equal(count, status.blocks);
+    for (size_t i = 0; i < count; i++) {
+        const struct storage_block_info *block = &blocks[i];
+        assert_true(i == 0 || blocks[i - 1].time_max_ms < block->time_min_ms);
+        assert_int_equal(block->series, SERIES);
+        assert_true(block->chunks >= SERIES && block->chunks <= block->samples && block->deletes == 0);
+        assert_int_equal(block->source_count > 0, block->level > 1);
+        for (size_t j = 0; j < block->source_count; j++)
+            assert_true(block->sources[j] < block->id && block->sources[j] > 0);
+        for (int series = 0; series < SERIES; series++)
+            for (size_t j = 0; j < counts[series]; j++)
+                in_blocks += model[series][j].time_ms >= block->time_min_ms &&
+                             model[series][j].time_ms <= block->time_max_ms;
+        samples += block->samples;
+        bytes += block->bytes;
+        level_max = block->level > level_max ? block->level : level_max;
+    }
+    assert_int_equal(samples, in_blocks);
+    assert_int_equal(bytes, status.block_bytes);
+    assert_true(level_max >= 3);
+    arena_release(&arena);
+}
+
 /* 60 windows: a few blocks at last. */
 static void test_levels(void **state) {
     (void)state;
@@ -123,8 +158,10 @@ static void test_levels(void **state) {
              again = metric_get(METRIC_block_written_compaction);
     assert_true(again > 0 && again < 3 * first); /* three levels; small windows shrink when merged */
     check(&f);
+    blocks_check(&f);
     fixture_reopen(&f);
     check(&f);
+    blocks_check(&f);
     fixture_close(&f);
 }
 
