@@ -77,6 +77,16 @@ static size_t sample_find(const struct model_series *series, int64_t time_ms) {
     return i;
 }
 
+void model_forget(struct model *model, int64_t before_ms) {
+    for (size_t i = 0; i < model->series_count; i++) {
+        struct model_series *series = &model->series[i];
+        size_t gone = sample_find(series, before_ms);
+        series->count -= gone;
+        if (gone > 0)
+            memmove(series->samples, series->samples + gone, series->count * sizeof *series->samples);
+    }
+}
+
 /* The rule, in one place: the first of a time is stored; equal to it, bit for bit, is acknowledged; another
  * is refused. */
 static enum verdict judge(const struct model_series *series, const struct sample *sample) {

@@ -129,6 +129,9 @@ void model_carry(struct model *model, struct extent carried);
 const char *model_compare(const struct model *model, uint32_t series, const struct sample_columns *columns,
                           int64_t time_min_ms, int64_t time_max_ms);
 
+/* All samples before that time are gone, as retention takes them. */
+void model_forget(struct model *model, int64_t before_ms);
+
 void model_rot(struct model *model, uint32_t segment, uint64_t offset);
 
 /* How many series have a sample in the range. */
