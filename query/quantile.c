@@ -3,39 +3,54 @@
 
 #include "base/alloc.h"
 
-static void value_swap(double *values, size_t a, size_t b) {
-    double v = values[a];
-    values[a] = values[b];
-    values[b] = v;
+/* Moves the values below the pivot (`with_equal`: or equal to it) to the front of [low, end), and returns
+ * where they end. No branch depends on a value: half of them would be guessed wrong. */
+static inline size_t values_part(double *values, size_t low, size_t end, double pivot, bool with_equal) {
+    size_t front = low;
+    for (size_t i = low; i < end; i++) {
+        double v = values[i];
+        values[i] = values[front];
+        values[front] = v;
+        front += with_equal ? v <= pivot : v < pivot;
+    }
+    return front;
 }
 
-/* Moves the k-th smallest to place k, smaller ones before it, larger ones behind (Hoare's selection, the
- * middle of three as pivot). */
+#define PIVOT_SAMPLES     9
+#define PIVOT_SAMPLED_MIN 64
+
+/* A value near the k-th smallest of [low, end): of a few, the one whose place among them is that of k. */
+static double pivot_choose(const double *values, size_t low, size_t end, size_t k) {
+    size_t count = end - low;
+    if (count < PIVOT_SAMPLED_MIN)
+        return values[low + count / 2];
+    double sample[PIVOT_SAMPLES];
+    for (size_t i = 0; i < PIVOT_SAMPLES; i++) {
+        double v = values[low + (2 * i + 1) * count / (2 * PIVOT_SAMPLES)];
+        size_t at = i;
+        for (; at > 0 && v < sample[at - 1]; at--)
+            sample[at] = sample[at - 1];
+        sample[at] = v;
+    }
+    return sample[(k - low) * PIVOT_SAMPLES / count];
+}
+
+/* Moves the k-th smallest to place k, smaller ones before it, larger ones behind. */
 static void values_select(double *values, size_t count, size_t k) {
-    size_t low = 0, high = count - 1;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (value_before(values[middle], values[low]))
-            value_swap(values, middle, low);
-        if (value_before(values[high], values[low]))
-            value_swap(values, high, low);
-        if (value_before(values[high], values[middle]))
-            value_swap(values, high, middle);
-        double pivot = values[middle];
-        size_t i = low, j = high;
-        for (;;) {
-            while (value_before(values[i], pivot))
-                i++;
-            while (value_before(pivot, values[j]))
-                j--;
-            if (i >= j)
-                break;
-            value_swap(values, i++, j--);
-        }
-        if (k <= j)
-            high = j;
+    size_t low = 0, end = count;
+    for (size_t i = 0; i < count; i++) { /* NaN first */
+        double v = values[i];
+        values[i] = values[low];
+        values[low] = v;
+        low += v != v;
+    }
+    while (k >= low && end - low > 1) {
+        double pivot = pivot_choose(values, low, end, k);
+        size_t below = values_part(values, low, end, pivot, false);
+        if (k < below)
+            end = below;
         else
-            low = j + 1;
+            low = values_part(values, below, end, pivot, true); /* beyond k: it is the pivot */
     }
 }
 
@@ -165,26 +180,43 @@ out:
     return status;
 }
 
-/* All series of a group, step by step: the packed columns are walked in parallel. */
+/* Steps that are looked at together: a divisor of the bits in a word. */
+#define TILE_STEPS 16
+
+/* The values of all series at steps [from, from + TILE_STEPS), step by step; the packed columns are walked in
+ * parallel. */
+static void tile_fill(const struct quantile_group *group, size_t from, size_t *next, double *tile,
+                      size_t *counts) {
+    memset(counts, 0, TILE_STEPS * sizeof *counts);
+    for (size_t k = 0; k < group->count; k++) {
+        const struct kept_column *column = &group->columns[k];
+        uint64_t bits = column->present[from / 64] >> (from % 64) & ((UINT64_C(1) << TILE_STEPS) - 1);
+        for (; bits != 0; bits &= bits - 1) {
+            size_t step = (size_t)__builtin_ctzll(bits);
+            tile[step * group->count + counts[step]++] = column->values[next[k]++];
+        }
+    }
+}
+
 static int group_finish(struct quantile *node, struct quantile_group *group) {
     int status = STATUS_OK;
-    double *values = mem_alloc((group->count + 1) * sizeof *values);
-    size_t *next = mem_zalloc((group->count + 1) * sizeof *next);
-    if (values == NULL || next == NULL) {
+    double *tile = mem_alloc((group->count * TILE_STEPS + 1) * sizeof *tile);
+    size_t *next = mem_zalloc((group->count + 1) * sizeof *next), counts[TILE_STEPS];
+    if (tile == NULL || next == NULL) {
         status = eval_no_room(node->base.eval);
         goto out;
     }
-    for (BITS_EACH(i, group->present, node->base.grid.count)) {
-        size_t count = 0;
-        TRY(eval_tick(node->base.eval));
-        for (size_t k = 0; k < group->count; k++) {
-            if (bits_get(group->columns[k].present, i))
-                values[count++] = group->columns[k].values[next[k]++];
+    for (size_t from = 0; from < node->base.grid.count; from += TILE_STEPS) {
+        tile_fill(group, from, next, tile, counts);
+        for (size_t step = 0; step < TILE_STEPS; step++) {
+            TRY(eval_tick(node->base.eval));
+            if (counts[step] > 0)
+                node->values[from + step] = quantile_of_values(node->quantiles[from + step],
+                                                               tile + step * group->count, counts[step]);
         }
-        node->values[i] = quantile_of_values(node->quantiles[i], values, count);
     }
 out:
-    mem_free(values);
+    mem_free(tile);
     mem_free(next);
     return status;
 }

@@ -808,6 +808,38 @@ static void as_the_naive_way(void **state) {
     assert_true(compared > 5000);
 }
 
+static int values_order(const void *a, const void *b) {
+    const double *x = a, *y = b;
+    return value_before(*x, *y) ? -1 : value_before(*y, *x);
+}
+
+static void quantiles_without_sorting(void **state) {
+    (void)state;
+    static const double specials[] = {NAN, INFINITY, -INFINITY, 1, 2};
+    static const double places[] = {-1, 0, 0.01, 0.5, 0.9, 0.999, 1, 2, NAN};
+    double values[300], sorted[300], copy[300];
+    struct rand rand;
+    rand_init(&rand, 5);
+    for (int round = 0; round < 3000; round++) {
+        size_t count = 1 + rand_below(&rand, round % 3 == 0 ? 300 : 12);
+        uint64_t distinct = 1 + rand_below(&rand, round % 2 == 0 ? 8 : 1000000);
+        uint64_t special = round % 5 == 0 ? 3 : 1000;
+        for (size_t i = 0; i < count; i++)
+            values[i] = rand_below(&rand, special) == 0 ? specials[rand_below(&rand, 5)]
+                                                        : (double)rand_below(&rand, distinct) + 1;
+        memcpy(sorted, values, count * sizeof *values);
+        qsort(sorted, count, sizeof *sorted, values_order);
+        for (size_t k = 0; k < sizeof places / sizeof places[0]; k++) {
+            memcpy(copy, values, count * sizeof *values);
+            double have = quantile_of_values(places[k], copy, count);
+            double want = quantile_of_sorted(places[k], sorted, count);
+            if (!same(have, want))
+                fail_msg("round %d: quantile %g of %zu values is %.17g, not %.17g", round, places[k], count,
+                         have, want);
+        }
+    }
+}
+
 /* Sorting knows no sign of zero. */
 static bool same_in_order(const char *text, double a, double b) {
     return same(a, b) || (a == 0 && b == 0 && strncmp(text, "quantile", 8) == 0);
@@ -938,6 +970,8 @@ static void range_is_many_instants(void **state) {
         "a @ 50",
         "sum_over_time(a[30s] @ end())",
         "stddev(a)",
+        "quantile(0.7, a)",
+        "quantile by (y) (time() / 200, a)",
         "count without (x) (a)",
         "label_replace(a, \"z\", \"$1\", \"x\", \"(.)\")",
         "timestamp(a)",
@@ -1116,6 +1150,7 @@ int main(void) {
         TEST(counter_note),
         TEST(subqueries),
         TEST(as_the_naive_way),
+        TEST(quantiles_without_sorting),
         TEST(carried_over_windows),
         TEST(range_is_many_instants),
         TEST(any_allocation_may_fail),
