@@ -4,8 +4,8 @@
  *
  * What is damaged needs no further quarantine: a chunk's checksum is verified each time it is read, and what
  * fails is passed over and told of in the answer's warnings. An index or a description that rotted on disk is
- * made anew from `chunks`, if that is whole, for the next start; the open block goes on with what it has
- * verified. */
+ * made anew from `chunks`, if that is whole, for the next start; the open block goes on with the one it
+ * has. */
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -95,7 +95,7 @@ static void block_end(struct storage *storage) {
     if (scrub->findings > scrub->in_chunks && index_only && !scrub->block->doomed) {
         block_verifier_close(scrub->verifier);
         scrub->verifier = NULL;
-        if (block_repair(scrub->block->block, &detail) == STATUS_OK)
+        if (block_renew(storage->options.io_maintain, block_dir(scrub->block->block), &detail) == STATUS_OK)
             log_info("a block's index was written anew", LOG_STR("dir", block_dir(scrub->block->block)));
         else
             log_warn("a block's index could not be written anew", LOG_STR("error", detail.text));

@@ -87,7 +87,7 @@ static int block_check_one(struct verify *verify, const struct manifest_block *i
      */
     bool index_only = check.in_chunks == 0 || block_index_rebuilt(block);
     if (status == STATUS_OK && verify->repair && index_only && check.findings > check.in_chunks) {
-        status = block_repair(block, detail);
+        status = block_renew(verify->io, check.dir, detail);
         if (status == STATUS_OK)
             verify->repaired += check.findings - check.in_chunks;
     }

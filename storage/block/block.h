@@ -191,6 +191,11 @@ bool block_index_rebuilt(const struct block *block);
  * meta; blocks. The open block goes on as it is. */
 int block_repair(struct block *block, struct error_detail *detail);
 
+/* The same for the block in a directory, which may be open, with an index made of `chunks`, whatever the one
+ * on disk says: it may have rotted under the open block, which maps it, or have good checksums and say other
+ * things than `chunks` does. Errors as block_open's; blocks. */
+int block_renew(struct io *io, const char *dir, struct error_detail *detail);
+
 /* How many ordinals there are: all series' ordinals are below. The block is prepared. */
 uint32_t block_ordinal_count(const struct block *block);
 

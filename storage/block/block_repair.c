@@ -78,3 +78,18 @@ out:
     buf_release(&buf);
     return status;
 }
+
+int block_renew(struct io *io, const char *dir, struct error_detail *detail) {
+    struct block *block;
+    int status = block_open_later(io, dir, detail, &block);
+    if (status < 0)
+        return status;
+    if (!block_index_rebuilt(block)) {
+        block__index_close(&block->index); /* it was opened if nothing else says what is in the block */
+        atomic_store_explicit(&block->index_ready, false, memory_order_relaxed);
+        block->index_damaged = true;
+    }
+    status = block_repair(block, detail);
+    block_close(block);
+    return status;
+}
