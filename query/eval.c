@@ -111,6 +111,16 @@ int eval_samples_check(struct eval *eval, uint64_t count) {
     return STATUS_BUDGET;
 }
 
+void eval_samples_queried(const struct eval_node *node, uint64_t total, const uint32_t *at_step) {
+    struct eval *eval = node->eval;
+    if (node->counting == COUNT_NOT || total == 0)
+        return;
+    bool repeated = node->counting == COUNT_REPEATED;
+    eval->samples_queried += repeated ? total * eval->step_count : total;
+    for (size_t i = 0; eval->samples_at_step != NULL && i < eval->step_count; i++)
+        eval->samples_at_step[i] += repeated ? total : at_step[i];
+}
+
 void *eval_push(struct eval *eval, void *items, size_t count, size_t item_bytes) {
     if (count != 0 && (count < 4 || (count & (count - 1)) != 0))
         return items;
@@ -179,6 +189,7 @@ void *node_new(struct eval *eval, size_t bytes, struct grid grid,
     node->next = next;
     node->eval = eval;
     node->grid = grid;
+    node->counting = eval->counting;
     node->made_before = eval->nodes;
     eval->nodes = node;
     return node;
@@ -212,7 +223,10 @@ static int binary_node(struct eval *eval, struct ast *ast, struct grid grid, str
 int node_build(struct eval *eval, struct ast *ast, struct grid grid, struct eval_node **out) {
     if (ast->step_invariant && grid.count > 1 && ast->kind != AST_PAREN) {
         struct eval_node *once;
+        enum counting counting = eval->counting;
+        eval->counting = counting == COUNT_STEPS ? COUNT_REPEATED : counting;
         int status = node_build(eval, ast, (struct grid){grid.start_ms, grid.step_ms, 1}, &once);
+        eval->counting = counting;
         return status < 0 ? status : repeat_node(eval, once, grid, out);
     }
     switch (ast->kind) {

@@ -63,12 +63,17 @@ struct eval_series {
     bool drop_name; /* with delayed name removal: the name goes when the query ends */
 };
 
+/* How the samples that a node looks at enter the statistics: step by step; at every step of the query, though
+ * looked at once; or not at all, in a subquery, whose points count when the range is read. */
+enum counting { COUNT_STEPS, COUNT_REPEATED, COUNT_NOT };
+
 struct eval_node {
     int (*next)(struct eval_node *node, struct eval_series *out); /* STATUS_OK, STATUS_END, or negative */
     void (*release)(struct eval_node *node);                      /* NULL: all is in the arena */
     struct eval *eval;
     struct eval_node *made_before;
     struct grid grid;
+    enum counting counting;
     bool unique_nameless; /* no two series are equal once the name is dropped */
 };
 
@@ -103,6 +108,9 @@ struct eval {
     uint64_t samples_read;    /* from storage */
     uint64_t samples_queried; /* as Prometheus counts: those that each step looked at */
     uint64_t samples_peak;
+    uint64_t *samples_at_step; /* samples_queried at each step of the query; NULL: nobody asked */
+    size_t step_count;         /* of the query */
+    enum counting counting;    /* of nodes that are made now */
 
     struct annotation *annotations;
     size_t annotation_count;
@@ -132,6 +140,9 @@ static inline int eval_tick(struct eval *eval) {
 
 /* `count` samples in a buffer for now, beside those held: STATUS_BUDGET if that is too much. */
 int eval_samples_check(struct eval *eval, uint64_t count);
+
+/* A node looked at `total` samples, `at_step[i]` of them at step i of its grid (NULL: samples_at_step is). */
+void eval_samples_queried(const struct eval_node *node, uint64_t total, const uint32_t *at_step);
 
 /* ---- Nodes ------------------------------------------------------------------------------------------------
  */

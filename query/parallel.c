@@ -32,17 +32,36 @@ static int helpers_take(int want) {
     }
 }
 
+int column_slot_make(struct eval *eval, size_t grid_count, struct column_slot *slot) {
+    slot->values = eval_alloc(eval, (grid_count + 1) * sizeof *slot->values);
+    slot->present = eval_alloc(eval, (bits_words(grid_count) + 1) * sizeof *slot->present);
+    if (slot->values == NULL || slot->present == NULL)
+        return eval_no_room(eval);
+    if (eval->samples_at_step != NULL) {
+        slot->looked = eval_alloc(eval, (grid_count + 1) * sizeof *slot->looked);
+        if (slot->looked == NULL)
+            return eval_no_room(eval);
+    }
+    return STATUS_OK;
+}
+
+void column_slot_clear(struct column_slot *slot, size_t grid_count) {
+    slot->status = STATUS_OK;
+    slot->queried = 0;
+    slot->is_empty = true;
+    memset(slot->present, 0, bits_words(grid_count) * sizeof *slot->present);
+    if (slot->looked != NULL)
+        memset(slot->looked, 0, grid_count * sizeof *slot->looked);
+}
+
 static int columns_make(struct column_reader *reader, size_t slot_count) {
-    size_t words = bits_words(reader->grid_count) + 1;
     reader->slots = eval_alloc(reader->eval, slot_count * sizeof *reader->slots);
     if (reader->slots == NULL)
         return eval_no_room(reader->eval);
     for (size_t i = 0; i < slot_count; i++) {
-        struct column_slot *slot = &reader->slots[i];
-        slot->values = eval_alloc(reader->eval, (reader->grid_count + 1) * sizeof(double));
-        slot->present = eval_alloc(reader->eval, words * 8);
-        if (slot->values == NULL || slot->present == NULL)
-            return eval_no_room(reader->eval);
+        int status = column_slot_make(reader->eval, reader->grid_count, &reader->slots[i]);
+        if (status < 0)
+            return status;
     }
     reader->slot_count = slot_count;
     return STATUS_OK;
@@ -66,8 +85,7 @@ int column_reader_open(struct column_reader *reader, size_t grid_count) {
 static void slot_fill(struct column_reader *reader, struct column_worker *worker, struct column_slot *slot) {
     struct sample_columns *columns = &worker->columns;
     columns->count = 0;
-    slot->queried = 0;
-    slot->is_empty = true;
+    column_slot_clear(slot, reader->grid_count);
     slot->status =
         selection_read(reader->selection, slot->index, reader->time_min_ms, reader->time_max_ms, columns);
     slot->sample_count = columns->count;
@@ -77,7 +95,6 @@ static void slot_fill(struct column_reader *reader, struct column_worker *worker
         stale_drop(columns);
     if (columns->count == 0)
         return;
-    memset(slot->present, 0, bits_words(reader->grid_count) * sizeof *slot->present);
     reader->make(reader->context, worker, slot);
     slot->is_empty = !bits_any(slot->present, reader->grid_count);
 }
@@ -151,7 +168,7 @@ int column_reader_next(struct column_reader *reader, struct column_slot **slot_o
         if (status < 0) /* the maker may have said why */
             return eval->error->type != QUERY_ERROR_NONE ? status : slot_fail(reader, status);
         eval->samples_read += slot->sample_count;
-        eval->samples_queried += slot->queried;
+        eval_samples_queried(reader->node, slot->queried, slot->looked);
         status = eval_samples_check(eval, slot->sample_count);
         if (status < 0)
             return status;

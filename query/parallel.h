@@ -24,10 +24,12 @@ struct column_slot {
     int status;          /* negative: it failed */
     double *values;
     uint64_t *present;
+    uint32_t *looked; /* at each step; NULL: nobody asked */
 };
 
 struct column_reader {
     struct eval *eval;
+    const struct eval_node *node;        /* whose samples these are */
     struct storage_selection *selection; /* closed with the reader */
     int64_t time_min_ms, time_max_ms;
     bool drop_stale;
@@ -47,8 +49,14 @@ struct column_reader {
     _Atomic size_t claimed;
 };
 
-/* Sets eval, the selection and the times before; gets memory for columns of the grid. */
+/* Sets eval, the node, the selection and the times before; gets memory for columns of the grid. */
 int column_reader_open(struct column_reader *reader, size_t grid_count);
+
+/* Memory of a slot. */
+int column_slot_make(struct eval *eval, size_t grid_count, struct column_slot *slot);
+
+/* Makes a slot one without samples. */
+void column_slot_clear(struct column_slot *slot, size_t grid_count);
 
 /* The next series with anything at all: STATUS_OK with *slot_out, borrowed until the next call; STATUS_END;
  * or negative with the error filled. */

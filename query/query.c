@@ -376,14 +376,27 @@ int query_run(struct storage *storage, const struct limits *limits, const struct
     result->step_ms = request->range ? request->step_ms : 0;
     TRY(durations_resolve(root, request->start_ms, request->end_ms, result->step_ms, error));
     invariant_mark(root);
+    eval.step_count = result->steps;
+    if (request->step_stats) {
+        eval.samples_at_step =
+            arena_zalloc(&result->arena, (result->steps + 1) * sizeof *eval.samples_at_step);
+        if (eval.samples_at_step == NULL) {
+            status = eval_no_room(&eval);
+            goto out;
+        }
+    }
     eval.seed = rand_seed_from_system();
     TRY(eval_tick(&eval));
     TRY(result_evaluate(&eval, root, result));
     TRY(result_finish(&eval, result));
-    result->stats.samples_total = eval.samples_queried;
-    result->stats.samples_read = eval.samples_read;
-    result->stats.samples_peak = eval.samples_peak;
-    result->stats.duration_ns = clock_monotonic_ns(clock) - begun_ns;
+    result->stats = (struct query_stats){.samples_total = eval.samples_queried,
+                                         .samples_read = eval.samples_read,
+                                         .samples_peak = eval.samples_peak,
+                                         .duration_ns = clock_monotonic_ns(clock) - begun_ns,
+                                         .samples_at_step = eval.samples_at_step,
+                                         .start_ms = result->start_ms,
+                                         .step_ms = result->step_ms,
+                                         .step_count = result->steps};
     *out = result;
 out:
     nodes_release(&eval);

@@ -49,6 +49,7 @@ struct query_request {
     uint64_t timeout_ms;         /* from the call on */
     size_t series_limit;         /* 0 = none; cutting adds the warning "results truncated due to limit" */
     const atomic_bool *canceled; /* looked at now and then; NULL = never */
+    bool step_stats;             /* query_stats.samples_at_step */
     /* Names are taken out of series at the end of the query, not where an operation drops them: Prometheus'
      * feature flag promql-delayed-name-removal. */
     bool delayed_name_removal;
@@ -88,6 +89,9 @@ struct query_stats {
     uint64_t samples_read;  /* from storage, each once */
     uint64_t samples_peak;
     uint64_t duration_ns;
+    const uint64_t *samples_at_step; /* samples_total step by step, if asked for; borrowed from the result */
+    int64_t start_ms, step_ms;       /* the steps */
+    size_t step_count;
 };
 void query_result_stats(const struct query_result *result, struct query_stats *out);
 

@@ -90,7 +90,10 @@ static int subquery_open(struct eval *eval, struct ast *ast, struct range_source
     }
     if (grid.count == 0)
         return STATUS_OK;
+    enum counting counting = eval->counting;
+    eval->counting = COUNT_NOT;
     int status = node_build(eval, ast->range.expr, grid, &source->child);
+    eval->counting = counting;
     if (status >= 0)
         source->unique_nameless = source->child->unique_nameless;
     return status;

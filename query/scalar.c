@@ -137,7 +137,12 @@ out:
 int scalar_eval(struct eval *eval, struct ast *ast, struct grid grid, double *values) {
     int status = STATUS_OK;
     if (ast->step_invariant && grid.count > 1 && ast->kind != AST_PAREN) {
-        TRY(scalar_eval(eval, ast, (struct grid){grid.start_ms, grid.step_ms, 1}, values));
+        enum counting counting = eval->counting;
+        eval->counting = counting == COUNT_STEPS ? COUNT_REPEATED : counting;
+        status = scalar_eval(eval, ast, (struct grid){grid.start_ms, grid.step_ms, 1}, values);
+        eval->counting = counting;
+        if (status < 0)
+            return status;
         for (size_t i = 1; i < grid.count; i++)
             values[i] = values[0];
         return STATUS_OK;

@@ -62,12 +62,14 @@ static void selector_column(void *context, struct column_worker *worker, struct 
                                : newest_find(selector, columns, time, &at, &slot->values[i]))
             bits_set(slot->present, i);
     }
-    slot->queried = bits_count(slot->present, grid->count);
     if (selector->is_fixed && grid->count > 0 && bits_get(slot->present, 0)) {
         bits_fill(slot->present, grid->count);
         for (size_t i = 1; i < grid->count; i++)
             slot->values[i] = slot->values[0];
     }
+    slot->queried = bits_count(slot->present, grid->count);
+    for (size_t i = 0; slot->looked != NULL && i < grid->count; i++)
+        slot->looked[i] = bits_get(slot->present, i);
 }
 
 static int selector_next(struct eval_node *node, struct eval_series *out) {
@@ -101,6 +103,7 @@ int selector_node(struct eval *eval, struct ast *ast, struct grid grid, bool tim
     int64_t last = selector->is_fixed ? selector->fixed_ms : grid_last(&grid);
     struct column_reader *reader = &selector->reader;
     reader->eval = eval;
+    reader->node = &selector->base;
     reader->time_min_ms = time_clamp(first - selector->offset_ms - selector->lookback_ms + 1);
     reader->time_max_ms =
         time_clamp(last - selector->offset_ms + (selector->smoothed ? selector->lookback_ms : 0));

@@ -349,6 +349,13 @@ static bool window_move(const struct range_call *call, struct window *window, si
     return window->low < window->high;
 }
 
+static size_t samples_look(const struct window *window, struct column_slot *slot, size_t step) {
+    size_t count = window->high - window->low;
+    if (slot->looked != NULL)
+        slot->looked[step] = (uint32_t)count;
+    return count;
+}
+
 /* The windows from *step on, as many as are read together; *step moves behind them. Returns how many samples
  * they have in all. */
 static size_t batch_read(const struct range_call *call, struct window *window, struct column_slot *slot,
@@ -359,7 +366,7 @@ static size_t batch_read(const struct range_call *call, struct window *window, s
     for (; *step < steps && count < WINDOW_BATCH; ++*step) {
         if (!window_move(call, window, *step))
             continue;
-        work += window->high - window->low;
+        work += samples_look(window, slot, *step);
         at[count] = *step;
         spans[count++] = (struct span){window->low, window->high};
     }
@@ -380,7 +387,7 @@ static size_t window_read(const struct range_call *call, struct window *window, 
         bits_set(slot->present, step);
     if (window->status < 0)
         slot->status = window->status;
-    return window->high - window->low;
+    return samples_look(window, slot, step);
 }
 
 /* All windows of one series. On any thread, unless the function says otherwise (speaks_up). */
@@ -432,12 +439,10 @@ static int subquery_next(struct range_call *call, struct column_slot **slot_out)
         int status = range_source_next(&call->source);
         if (status != STATUS_OK)
             return status;
-        slot->status = STATUS_OK;
-        slot->queried = 0;
-        memset(slot->present, 0, bits_words(call->base.grid.count) * sizeof *slot->present);
+        column_slot_clear(slot, call->base.grid.count);
         call->worker.columns = call->source.columns; /* lent */
         windows_slide(call, &call->worker, slot);
-        eval->samples_queried += slot->queried;
+        eval_samples_queried(&call->base, slot->queried, slot->looked);
         if (slot->status == STATUS_NO_MEMORY)
             return eval_no_room(eval);
         if (slot->status == STATUS_CANCELLED || slot->status == STATUS_TIMEOUT)
@@ -540,6 +545,7 @@ static int reader_open(struct range_call *call) {
     struct eval *eval = call->base.eval;
     size_t count = call->base.grid.count;
     reader->eval = eval;
+    reader->node = &call->base;
     reader->make = windows_slide;
     reader->context = call;
     if (source->selection != NULL) {
@@ -551,9 +557,7 @@ static int reader_open(struct range_call *call) {
         reader->alone = speaks_up(call);
         return column_reader_open(reader, count);
     }
-    call->slot.values = eval_alloc(eval, (count + 1) * sizeof(double));
-    call->slot.present = eval_alloc(eval, (bits_words(count) + 1) * 8);
-    return call->slot.values == NULL || call->slot.present == NULL ? eval_no_room(eval) : STATUS_OK;
+    return column_slot_make(eval, count, &call->slot);
 }
 
 /* Which argument is the range, and which are scalars. */

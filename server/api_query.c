@@ -3,6 +3,7 @@
  */
 #include <stdio.h>
 
+#include "base/float_text.h"
 #include "base/metrics.h"
 #include "server/api.h"
 
@@ -23,6 +24,18 @@ struct query_context {
 /* ---- The answer -----------------------------------------------------------------------------------------
  */
 
+static void step_stats_append(struct buf *out, const struct query_stats *stats) {
+    char time[FLOAT_JSON_BYTES_MAX];
+    buf_append_str(out, "\"totalQueryableSamplesPerStep\":[");
+    for (size_t i = 0; i < stats->step_count; i++) {
+        int64_t time_ms = stats->start_ms + (int64_t)i * stats->step_ms;
+        size_t len = float_text_json((double)time_ms / 1000, time);
+        buf_printf(out, "%s[%.*s,%llu]", i == 0 ? "" : ",", (int)len, time,
+                   (unsigned long long)stats->samples_at_step[i]);
+    }
+    buf_append_str(out, "],");
+}
+
 /* Timings of steps that are not measured apart are 0. */
 static void stats_append(struct buf *out, const struct query_context *context) {
     struct query_stats stats;
@@ -32,9 +45,13 @@ static void stats_append(struct buf *out, const struct query_context *context) {
         out,
         ",\"stats\":{\"timings\":{\"evalTotalTime\":%.9f,\"resultSortTime\":0,\"queryPreparationTime\":0,"
         "\"innerEvalTime\":%.9f,\"execQueueTime\":%.9f,\"execTotalTime\":%.9f},"
-        "\"samples\":{\"totalQueryableSamples\":%llu,\"samplesRead\":%llu,\"peakSamples\":%llu}}",
-        run_s, run_s, queue_s, run_s + queue_s, (unsigned long long)stats.samples_total,
-        (unsigned long long)stats.samples_read, (unsigned long long)stats.samples_peak);
+        "\"samples\":{",
+        run_s, run_s, queue_s, run_s + queue_s);
+    if (stats.samples_at_step != NULL)
+        step_stats_append(out, &stats);
+    buf_printf(out, "\"totalQueryableSamples\":%llu,\"samplesRead\":%llu,\"peakSamples\":%llu}}",
+               (unsigned long long)stats.samples_total, (unsigned long long)stats.samples_read,
+               (unsigned long long)stats.samples_peak);
 }
 
 static bool slice_append(struct query_context *context, struct buf *out) {
@@ -185,7 +202,9 @@ static bool common_params(struct exchange *exchange, const struct params *params
         if (duration_ms > 0)
             request->lookback_ms = duration_ms;
     }
-    context->stats = params_get(params, "stats").len > 0;
+    struct slice stats = params_get(params, "stats");
+    context->stats = stats.len > 0;
+    request->step_stats = slice_equal(stats, slice_str("all"));
     request->text = params_get(params, "query");
     if (request->text.len > limits->query_text_bytes_max) {
         api_error(exchange, "bad_data",

@@ -196,7 +196,8 @@ class DifferentialTest(unittest.TestCase):
         with open(os.path.join(cls.path, "prometheus.log"), "wb") as log:
             cls.prometheus = subprocess.Popen(  # pylint: disable=consider-using-with
                 [support.peer("prometheus"), f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}",
-                 f"--storage.tsdb.path={os.path.join(cls.path, 'prometheus')}", "--web.enable-remote-write-receiver"],
+                 f"--storage.tsdb.path={os.path.join(cls.path, 'prometheus')}", "--web.enable-remote-write-receiver",
+                 "--enable-feature=promql-per-step-stats"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         cls.addClassCleanup(cls.prometheus.wait)
         cls.addClassCleanup(cls.prometheus.kill)
@@ -272,6 +273,32 @@ class DifferentialTest(unittest.TestCase):
 
         counts = self.run_all(questions())
         self.assertGreater(counts["data"], counts["empty"] * 5)
+
+    def test_stats(self):
+        """What a query looked at, in all and at each step."""
+        # Of nothing, the top is found here without looking.
+        texts = [text for text in promql_fixed.QUERIES if not text.startswith("topk(0,")]
+        questions = [(text, "/api/v1/query", {"time": promql_data.AT_S + 0.1}) for text in texts]
+        questions += [(text, "/api/v1/query_range", {"start": promql_data.AT_S - 600, "end": promql_data.AT_S, "step": 30}) for text in texts]
+        compared, faults = 0, []
+        for text, path, parameters in questions:
+            answers = [side.ask(path, {"query": query, "stats": "all", **parameters})
+                       for side, query in zip(self.sides, (for_prometheus(text), text))]
+            if answers[0][0] != 200:
+                continue
+            theirs, ours = (json.loads(body)["data"]["stats"]["samples"] for _, body in answers)
+            compared += 1
+            for key in ("totalQueryableSamplesPerStep", "totalQueryableSamples"):
+                if theirs.get(key) != ours.get(key):
+                    faults.append(f"{path} {text}\n    {key}: {ours.get(key)}\n    Prometheus {theirs.get(key)}")
+                    break
+        print(f"{compared} compared, {len(faults)} differ", file=sys.stderr)
+        for fault in faults[:SHOWN]:
+            print("  " + fault[:600], file=sys.stderr)
+        self.assertGreater(compared, 400)
+        self.assertEqual(len(faults), 0)
+        answer = json.loads(self.sides[1].ask("/api/v1/query", {"query": "up", "stats": "true"})[1])
+        self.assertNotIn("totalQueryableSamplesPerStep", answer["data"]["stats"]["samples"])
 
     def test_random(self):
         generator = Generator(SEED)

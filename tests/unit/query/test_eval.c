@@ -1132,6 +1132,63 @@ static void many_series(void **state) {
                      STATUS_CANCELLED);
 }
 
+/* totalQueryableSamples: a window counts at each step; what is evaluated once, at every step; a subquery by
+ * its points. */
+static void samples_are_counted_by_step(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        uint64_t at_step[4]; /* 0, 20, 40, 60 s */
+    } cases[] = {
+        {"m", {1, 1, 1, 0}},
+        {"m + m offset 20s", {1, 2, 2, 1}},
+        {"sum_over_time(m[30s])", {1, 3, 3, 1}},
+        {"avg_over_time(m[30s])", {1, 3, 3, 1}},
+        {"rate(m[10s])", {1, 1, 1, 0}},
+        {"m @ 20", {1, 1, 1, 1}},
+        {"count_over_time(m[30s] @ 20) + 1", {3, 3, 3, 3}},
+        {"predict_linear(m[30s] @ 20, 1)", {3, 3, 3, 3}},
+        {"scalar(m @ 20) + time()", {1, 1, 1, 1}},
+        {"sum_over_time(m[20s:5s])", {1, 4, 4, 0}},
+        {"sum_over_time(sum_over_time(m[1m])[20s:5s])", {1, 4, 4, 4}},
+        {"vector(1)", {0, 0, 0, 0}},
+    };
+    size_t m = series("m", NULL);
+    for (int i = 0; i < 5; i++)
+        fake_storage_add(storage, m, i * 10000, 1);
+    fake_storage_add(storage, m, 45000, bits_double(STALE_NAN_BITS));
+    for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+        struct query_request request = {.text = slice_str(cases[k].text),
+                                        .range = true,
+                                        .end_ms = 79999,
+                                        .step_ms = 20000,
+                                        .lookback_ms = 300000,
+                                        .timeout_ms = 600000,
+                                        .step_stats = true};
+        struct query_result *result;
+        struct query_stats stats;
+        assert_int_equal(query_run(storage, &limits, clock_system(), &request, &last_error, &result), 0);
+        query_result_stats(result, &stats);
+        assert_int_equal(stats.step_count, 4);
+        uint64_t total = 0;
+        for (size_t i = 0; i < 4; i++) {
+            if (stats.samples_at_step[i] != cases[k].at_step[i])
+                fail_msg("%s: %llu samples at step %zu, expected %llu", cases[k].text,
+                         (unsigned long long)stats.samples_at_step[i], i,
+                         (unsigned long long)cases[k].at_step[i]);
+            total += cases[k].at_step[i];
+        }
+        assert_int_equal(stats.samples_total, total);
+        query_result_free(result);
+        request.step_stats = false;
+        assert_int_equal(query_run(storage, &limits, clock_system(), &request, &last_error, &result), 0);
+        query_result_stats(result, &stats);
+        assert_null(stats.samples_at_step);
+        assert_int_equal(stats.samples_total, total);
+        query_result_free(result);
+    }
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -1159,6 +1216,7 @@ int main(void) {
         TEST(random_expressions),
         TEST(many_series),
         TEST(damage),
+        TEST(samples_are_counted_by_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
