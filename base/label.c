@@ -266,6 +266,15 @@ void text_quote(struct buf *buf, struct slice s) {
     buf_append_byte(buf, '"');
 }
 
+void label_print(struct buf *buf, const struct label *label) {
+    if (label_name_is_legacy(label->name, false))
+        buf_append(buf, label->name.data, label->name.len);
+    else
+        text_quote(buf, label->name);
+    buf_append_byte(buf, '=');
+    text_quote(buf, label->value);
+}
+
 void labels_print(struct buf *buf, const struct label *labels, size_t count) {
     const struct slice metric = slice_str(LABEL_NAME_METRIC);
     bool braces = false;
@@ -294,12 +303,7 @@ void labels_print(struct buf *buf, const struct label *labels, size_t count) {
         if (!first)
             buf_append_str(buf, ", ");
         first = false;
-        if (label_name_is_legacy(labels[i].name, false))
-            buf_append(buf, labels[i].name.data, labels[i].name.len);
-        else
-            text_quote(buf, labels[i].name);
-        buf_append_byte(buf, '=');
-        text_quote(buf, labels[i].value);
+        label_print(buf, &labels[i]);
     }
     buf_append_byte(buf, '}');
 }

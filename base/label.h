@@ -84,6 +84,9 @@ void label_bytes_print(struct buf *buf, struct slice labels);
 /* The same for an array of labels in name order. */
 void labels_print(struct buf *buf, const struct label *labels, size_t count);
 
+/* Appends one label: name="value", the name quoted too if it has to be. */
+void label_print(struct buf *buf, const struct label *label);
+
 /* Appends `s` as Go's strconv.Quote prints it (invalid bytes as \xNN, unprintable as \uNNNN). */
 void text_quote(struct buf *buf, struct slice s);
 

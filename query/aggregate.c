@@ -16,11 +16,7 @@ struct group {
 struct aggregate {
     struct eval_node base;
     struct ast *ast;
-    struct eval_node *child;
-    struct slice *names; /* by or without, sorted */
-    size_t name_count;
-    struct label *scratch;
-    struct label_table table;
+    struct grouping grouping;
     bool is_read;
     size_t at;
     struct group *groups;
@@ -168,15 +164,12 @@ static int aggregate_read(struct aggregate *aggregate) {
     int status;
     struct eval *eval = aggregate->base.eval;
     struct eval_series series;
-    while ((status = node_next(aggregate->child, &series)) == STATUS_OK) {
+    while ((status = node_next(aggregate->grouping.child, &series)) == STATUS_OK) {
         if (!bits_any(series.present, aggregate->base.grid.count))
             continue;
-        size_t label_count =
-            labels_select(series.labels, series.label_count, aggregate->names, aggregate->name_count,
-                          !aggregate->ast->aggregate.without, aggregate->scratch);
         size_t index;
         bool added;
-        TRY(label_table_find(eval, &aggregate->table, aggregate->scratch, label_count, &index, &added));
+        TRY(grouping_find(eval, &aggregate->grouping, &series, &index, &added));
         if (added) {
             struct group *grown = eval_push(eval, aggregate->groups, index, sizeof *grown);
             if (grown == NULL)
@@ -203,10 +196,10 @@ static int aggregate_next(struct eval_node *node, struct eval_series *out) {
             return status;
         aggregate->is_read = true;
     }
-    if (aggregate->at == aggregate->table.count)
+    if (aggregate->at == aggregate->grouping.table.count)
         return STATUS_END;
     struct group *group = &aggregate->groups[aggregate->at];
-    struct label_set *set = &aggregate->table.sets[aggregate->at++];
+    struct label_set *set = &aggregate->grouping.table.sets[aggregate->at++];
     group_finish(aggregate->ast->aggregate.op, group, node->grid.count);
     *out =
         (struct eval_series){set->labels, set->label_count, group->values, group->present, group->drop_name};
@@ -233,14 +226,8 @@ int aggregate_node(struct eval *eval, struct ast *ast, struct grid grid, struct 
     if (aggregate == NULL)
         return eval_no_room(eval);
     aggregate->ast = ast;
-    aggregate->scratch = eval_alloc(eval, (STORAGE_LABELS_MAX + 2) * sizeof(struct label));
-    if (aggregate->scratch == NULL)
-        return eval_no_room(eval);
-    TRY(names_sort(eval, ast->aggregate.labels, ast->aggregate.label_count, &aggregate->names,
-                   &aggregate->name_count));
-    TRY(node_build(eval, ast->aggregate.expr, grid, &aggregate->child));
-    aggregate->base.unique_nameless =
-        names_stay_unique(aggregate->names, aggregate->name_count, ast->aggregate.without);
+    TRY(grouping_open(eval, ast, grid, &aggregate->grouping));
+    aggregate->base.unique_nameless = grouping_unique(&aggregate->grouping);
     *out = &aggregate->base;
 out:
     return status;

@@ -344,6 +344,25 @@ int label_table_find(struct eval *eval, struct label_table *table, const struct 
 size_t label_table_get(const struct eval *eval, const struct label_table *table, const struct label *labels,
                        size_t count);
 
+/* Where the series of an aggregation belong: its by or without, and the groups so far. */
+struct grouping {
+    struct eval_node *child; /* the series */
+    double *params;          /* the parameter at every step; NULL: there is none, or it is a string */
+    struct slice *names;     /* sorted */
+    size_t name_count;
+    bool without;
+    struct label *scratch;
+    struct label_table table;
+};
+int grouping_open(struct eval *eval, struct ast *ast, struct grid grid, struct grouping *grouping);
+
+/* The group of a series; a new one (*added_out) is the last. */
+int grouping_find(struct eval *eval, struct grouping *grouping, const struct eval_series *series,
+                  size_t *index_out, bool *added_out);
+
+/* Are groups different even without their names? */
+bool grouping_unique(const struct grouping *grouping);
+
 /* ---- Columns
  * ------------------------------------------------------------------------------------------------- */
 
@@ -366,6 +385,13 @@ struct kept_series {
 };
 int series_keep(struct eval *eval, const struct grid *grid, const struct eval_series *series,
                 struct kept_series *out);
+
+/* What a parameter is over all steps; the bounds are without NaN. */
+struct value_range {
+    double lowest, highest;
+    bool any_nan;
+};
+struct value_range values_range(const double *values, size_t count);
 
 /* A growing array in the arena. */
 void *eval_push(struct eval *eval, void *items, size_t count, size_t item_bytes);

@@ -46,12 +46,7 @@ void labels_print_braces(struct buf *buf, const struct label *labels, size_t cou
     for (size_t i = 0; i < count; i++) {
         if (i > 0)
             buf_append_str(buf, ", ");
-        if (label_name_is_legacy(labels[i].name, false))
-            buf_append(buf, labels[i].name.data, labels[i].name.len);
-        else
-            text_quote(buf, labels[i].name);
-        buf_append_byte(buf, '=');
-        text_quote(buf, labels[i].value);
+        label_print(buf, &labels[i]);
     }
     buf_append_byte(buf, '}');
 }

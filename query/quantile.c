@@ -110,13 +110,8 @@ struct quantile_group {
 struct quantile {
     struct eval_node base;
     struct ast *ast;
-    struct eval_node *child;
-    struct slice *names;
-    size_t name_count;
-    struct label *scratch;
-    struct label_table table;
+    struct grouping grouping;
     struct quantile_group *groups;
-    double *quantiles; /* at every step */
     bool is_read;
     size_t at;
     double *values;
@@ -127,9 +122,7 @@ static int quantile_add(struct quantile *node, const struct eval_series *series)
     struct eval *eval = node->base.eval;
     size_t words = bits_words(node->base.grid.count), index;
     bool added;
-    size_t label_count = labels_select(series->labels, series->label_count, node->names, node->name_count,
-                                       !node->ast->aggregate.without, node->scratch);
-    TRY(label_table_find(eval, &node->table, node->scratch, label_count, &index, &added));
+    TRY(grouping_find(eval, &node->grouping, series, &index, &added));
     if (added) {
         struct quantile_group *grown = eval_push(eval, node->groups, index, sizeof *grown);
         if (grown == NULL)
@@ -156,21 +149,15 @@ out:
 static int quantile_read(struct quantile *node) {
     int status;
     struct eval_series series;
-    double highest = -INFINITY, lowest = INFINITY;
-    bool any_nan = false;
-    for (size_t i = 0; i < node->base.grid.count; i++) {
-        highest = fmax(highest, node->quantiles[i]);
-        lowest = fmin(lowest, node->quantiles[i]);
-        any_nan = any_nan || isnan(node->quantiles[i]);
-    }
+    struct value_range q = values_range(node->grouping.params, node->base.grid.count);
     size_t at = node->ast->aggregate.param->start;
-    if (any_nan)
+    if (q.any_nan)
         annotate_quantile(node->base.eval, at, NAN);
-    if (highest > 1)
-        annotate_quantile(node->base.eval, at, highest);
-    if (lowest < 0)
-        annotate_quantile(node->base.eval, at, lowest);
-    while ((status = node_next(node->child, &series)) == STATUS_OK) {
+    if (q.highest > 1)
+        annotate_quantile(node->base.eval, at, q.highest);
+    if (q.lowest < 0)
+        annotate_quantile(node->base.eval, at, q.lowest);
+    while ((status = node_next(node->grouping.child, &series)) == STATUS_OK) {
         if (bits_any(series.present, node->base.grid.count))
             TRY(quantile_add(node, &series));
     }
@@ -211,7 +198,7 @@ static int group_finish(struct quantile *node, struct quantile_group *group) {
         for (size_t step = 0; step < TILE_STEPS; step++) {
             TRY(eval_tick(node->base.eval));
             if (counts[step] > 0)
-                node->values[from + step] = quantile_of_values(node->quantiles[from + step],
+                node->values[from + step] = quantile_of_values(node->grouping.params[from + step],
                                                                tile + step * group->count, counts[step]);
         }
     }
@@ -228,10 +215,10 @@ static int quantile_next(struct eval_node *base, struct eval_series *out) {
         TRY(quantile_read(node));
         node->is_read = true;
     }
-    if (node->at == node->table.count)
+    if (node->at == node->grouping.table.count)
         return STATUS_END;
     struct quantile_group *group = &node->groups[node->at];
-    struct label_set *set = &node->table.sets[node->at++];
+    struct label_set *set = &node->grouping.table.sets[node->at++];
     TRY(group_finish(node, group));
     *out =
         (struct eval_series){set->labels, set->label_count, node->values, group->present, group->drop_name};
@@ -245,14 +232,11 @@ int quantile_node(struct eval *eval, struct ast *ast, struct grid grid, struct e
     if (node == NULL)
         return eval_no_room(eval);
     node->ast = ast;
-    node->scratch = eval_alloc(eval, (STORAGE_LABELS_MAX + 2) * sizeof(struct label));
     node->values = eval_alloc(eval, (grid.count + 1) * sizeof(double));
-    if (node->scratch == NULL || node->values == NULL)
+    if (node->values == NULL)
         return eval_no_room(eval);
-    TRY(names_sort(eval, ast->aggregate.labels, ast->aggregate.label_count, &node->names, &node->name_count));
-    TRY(scalar_column(eval, ast->aggregate.param, grid, &node->quantiles));
-    TRY(node_build(eval, ast->aggregate.expr, grid, &node->child));
-    node->base.unique_nameless = names_stay_unique(node->names, node->name_count, ast->aggregate.without);
+    TRY(grouping_open(eval, ast, grid, &node->grouping));
+    node->base.unique_nameless = grouping_unique(&node->grouping);
     *out = &node->base;
 out:
     return status;

@@ -17,14 +17,9 @@ struct heap {
 struct top {
     struct eval_node base;
     struct ast *ast;
-    struct eval_node *child;
-    struct slice *names;
-    size_t name_count;
-    struct label *scratch;
-    struct label_table table;
+    struct grouping grouping;
     struct heap **heaps; /* of a group, one a step */
-    double *k_values;
-    size_t *k; /* at every step */
+    size_t *k;           /* at every step */
     bool is_bottom;
     bool is_read;
     struct label **labels; /* of the series that were ever among the best */
@@ -116,9 +111,7 @@ static int top_add(struct top *top, const struct eval_series *series) {
     struct eval *eval = top->base.eval;
     size_t count = top->base.grid.count, index;
     bool added, is_in = false;
-    size_t label_count = labels_select(series->labels, series->label_count, top->names, top->name_count,
-                                       !top->ast->aggregate.without, top->scratch);
-    TRY(label_table_find(eval, &top->table, top->scratch, label_count, &index, &added));
+    TRY(grouping_find(eval, &top->grouping, series, &index, &added));
     if (added) {
         struct heap **grown = eval_push(eval, top->heaps, index, sizeof *grown);
         if (grown == NULL)
@@ -186,7 +179,7 @@ static void heap_sort_best(bool is_bottom, struct heap *heap) {
 static int top_finish(struct top *top) {
     struct eval *eval = top->base.eval;
     size_t count = top->base.grid.count, total = 0;
-    for (size_t g = 0; g < top->table.count; g++) {
+    for (size_t g = 0; g < top->grouping.table.count; g++) {
         for (size_t i = 0; i < count; i++)
             total += top->heaps[g][i].count;
     }
@@ -196,7 +189,7 @@ static int top_finish(struct top *top) {
     top->points = eval_alloc(eval, (total + 1) * sizeof *top->points);
     if (top->points == NULL)
         return eval_no_room(eval);
-    for (size_t g = 0; g < top->table.count; g++) {
+    for (size_t g = 0; g < top->grouping.table.count; g++) {
         for (size_t i = 0; i < count; i++) {
             struct heap *heap = &top->heaps[g][i];
             if (count == 1)
@@ -219,11 +212,11 @@ static int top_read(struct top *top) {
     size_t count = top->base.grid.count;
     bool any = false;
     for (size_t i = 0; i < count; i++)
-        any = any || top->k_values[i] >= 1 || isnan(top->k_values[i]);
+        any = any || top->grouping.params[i] >= 1 || isnan(top->grouping.params[i]);
     if (!any)
         return STATUS_OK;
     for (size_t i = 0; i < count; i++) {
-        double k = top->k_values[i];
+        double k = top->grouping.params[i];
         char text[64];
         go_float(k, text);
         if (isnan(k))
@@ -234,7 +227,7 @@ static int top_read(struct top *top) {
             return eval_fail(top->base.eval, "Scalar value %s underflows int64", text);
         top->k[i] = k < 1 ? 0 : (size_t)k;
     }
-    while ((status = node_next(top->child, &series)) == STATUS_OK)
+    while ((status = node_next(top->grouping.child, &series)) == STATUS_OK)
         TRY(top_add(top, &series));
     if (status == STATUS_END)
         status = top_finish(top);
@@ -270,16 +263,13 @@ int top_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval_n
         return eval_no_room(eval);
     top->ast = ast;
     top->is_bottom = ast->aggregate.op == TOKEN_BOTTOMK;
-    top->scratch = eval_alloc(eval, (STORAGE_LABELS_MAX + 2) * sizeof(struct label));
     top->values = eval_alloc(eval, (grid.count + 1) * sizeof(double));
     top->k = eval_alloc(eval, (grid.count + 1) * sizeof *top->k);
     top->present = eval_alloc(eval, (bits_words(grid.count) + 1) * 8);
-    if (top->scratch == NULL || top->values == NULL || top->k == NULL || top->present == NULL)
+    if (top->values == NULL || top->k == NULL || top->present == NULL)
         return eval_no_room(eval);
-    TRY(names_sort(eval, ast->aggregate.labels, ast->aggregate.label_count, &top->names, &top->name_count));
-    TRY(scalar_column(eval, ast->aggregate.param, grid, &top->k_values));
-    TRY(node_build(eval, ast->aggregate.expr, grid, &top->child));
-    top->base.unique_nameless = top->child->unique_nameless;
+    TRY(grouping_open(eval, ast, grid, &top->grouping));
+    top->base.unique_nameless = top->grouping.child->unique_nameless;
     *out = &top->base;
 out:
     return status;
