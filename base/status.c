@@ -48,6 +48,7 @@ int status_from_errno(int error) {
     case ENOMEM:
         return STATUS_NO_MEMORY;
     case ENOENT:
+    case ENOTDIR:
         return STATUS_NOT_FOUND;
     case EEXIST:
         return STATUS_EXISTS;
@@ -64,4 +65,14 @@ int error_set(struct error_detail *detail, int status, const char *format, ...) 
     vsnprintf(detail->text, sizeof detail->text, format, arguments);
     va_end(arguments);
     return status;
+}
+
+int error_newer(struct error_detail *detail, const char *dir, const char *name, uint64_t format,
+                unsigned known) {
+    char of[32] = "another format";
+    if (format != 0)
+        snprintf(of, sizeof of, "format %llu", (unsigned long long)format);
+    return error_set(detail, STATUS_NEWER_FORMAT,
+                     "%s%s%s was written by a newer version: it is of %s, this one knows %u",
+                     dir == NULL ? "" : dir, dir == NULL ? "" : "/", name, of, known);
 }

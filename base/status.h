@@ -10,6 +10,7 @@
 #define TIDALITE_BASE_STATUS_H
 
 #include <stdarg.h>
+#include <stdint.h>
 
 enum status {
 #define STATUS(name, number, http, message) STATUS_##name = (number),
@@ -22,8 +23,8 @@ const char *status_name(int status);
 const char *status_message(int status);
 int status_http_code(int status);
 
-/* The status for an errno value (ENOSPC and EDQUOT -> NO_SPACE, ENOMEM -> NO_MEMORY, ENOENT -> NOT_FOUND,
- * EEXIST -> EXISTS, everything else -> IO). `error` is positive. */
+/* The status for an errno value (ENOSPC and EDQUOT -> NO_SPACE, ENOMEM -> NO_MEMORY, ENOENT and ENOTDIR ->
+ * NOT_FOUND, EEXIST -> EXISTS, everything else -> IO). `error` is positive. */
 int status_from_errno(int error);
 
 #define ERROR_DETAIL_BYTES 512
@@ -37,6 +38,11 @@ struct error_detail {
  * `return error_set(detail, STATUS_CORRUPT, "...")` reads as one step. `detail` may be NULL. */
 int error_set(struct error_detail *detail, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* STATUS_NEWER_FORMAT, in words: of the file `name` in `dir` (NULL: `name` is its path), of which format it
+ * is (0: not known) and which one this program knows. */
+int error_newer(struct error_detail *detail, const char *dir, const char *name, uint64_t format,
+                unsigned known);
 
 /* TRY(x): evaluates x; on a negative status stores it in the local `status` and goes to the local `out`. */
 #define TRY(expression)                                                                                      \

@@ -248,19 +248,19 @@ static int damage_log(void *context, const struct block_damage *damage) {
     return STATUS_OK;
 }
 
-static int blocks_open(struct storage *storage) {
+static int blocks_open(struct storage *storage, struct error_detail *detail) {
     for (size_t i = 0; i < storage->manifest.block_count; i++) {
         const struct manifest_block *info = &storage->manifest.blocks[i];
         struct storage_block *block = mem_zalloc(sizeof *block);
         char *dir = storage__block_dir(storage, info->id);
-        struct error_detail detail = {0};
+        struct error_detail inner = {0};
         int status = block == NULL || dir == NULL
                          ? STATUS_NO_MEMORY
-                         : block_open_later(storage->options.io_maintain, dir, &detail, &block->block);
+                         : block_open_later(storage->options.io_maintain, dir, &inner, &block->block);
         mem_free(dir);
         if (status == STATUS_CORRUPT || status == STATUS_NOT_FOUND) {
             /* The others are served; its directory stays as it is, for people. */
-            log_error("a block can't be read; its samples are missing", LOG_STR("error", detail.text));
+            log_error("a block can't be read; its samples are missing", LOG_STR("error", inner.text));
             metric_add(METRIC_blocks_damaged, 1);
             mem_free(block);
             continue;
@@ -274,9 +274,9 @@ static int blocks_open(struct storage *storage) {
                 block_close(block->block);
         }
         if (status < 0) {
-            log_error("a block can't be opened", LOG_STR("error", detail.text));
             mem_free(block);
-            return status;
+            return error_set(detail, status, "%s",
+                             inner.text[0] != '\0' ? inner.text : status_message(status));
         }
     }
     return STATUS_OK;
@@ -293,7 +293,7 @@ int storage__version_open(struct storage *storage, struct error_detail *detail) 
     struct sweep sweep = {storage, path};
     TRY(io_list_dir(io, path, sweep_each, &sweep));
     TRY(storage__version_change(storage, NULL, 0, NULL, storage->manifest.cut_ms));
-    TRY(blocks_open(storage));
+    TRY(blocks_open(storage, detail));
 out:
     return status < 0
                ? error_set(detail, status, "opening the blocks in %s: %s", path, status_message(status))

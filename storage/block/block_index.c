@@ -33,9 +33,10 @@ int block__index_open_path(struct block__index *index, const char *path, size_t 
         goto out;
     }
     status = block__info_read(slice_of(value.mv_data, value.mv_size), &index->info);
+    if (status == STATUS_NEWER_FORMAT)
+        error_newer(detail, NULL, path, load_u32(value.mv_data), BLOCK__INDEX_VERSION);
     if (status < 0) {
-        error_set(detail, status, "opening %s: %s", path,
-                  status == STATUS_NEWER_FORMAT ? "written by a newer version" : "damaged");
+        error_set(detail, status, "opening %s: damaged", path);
         goto out;
     }
     /* Keeps the handles of the tables. */
@@ -140,7 +141,7 @@ static int files_open(struct block *block, struct block_damage *damage, struct e
     struct slice sums = buf_slice(&block->index_sums);
     status = block__index_sum_read(sums, &salt, &block->index_pages, &crcs);
     if (status == STATUS_NEWER_FORMAT) {
-        error_set(detail, status, "%s/%s was written by a newer version", block->dir, BLOCK__FILE_SUM);
+        error_newer(detail, block->dir, BLOCK__FILE_SUM, load_u32(sums.data + 8), BLOCK__INDEX_VERSION);
         goto out;
     }
     if (status < 0 || salt != block->base.salt) {

@@ -11,8 +11,6 @@
 #include "base/crc32c.h"
 #include "base/mutation.h"
 
-#define META_FORMAT 1
-
 static const char crc_line[] = "  \"crc32c\": \"";
 #define CRC_TAIL ((size_t)12) /* eight digits, quote, newline, brace, newline */
 
@@ -25,7 +23,7 @@ static void file_print(struct buf *buf, const char *name, const struct block_fil
 /* 64-bit ids and positions are text: JSON's numbers are doubles to most who read them. */
 void block__meta_print(struct buf *buf, const struct block_meta *meta) {
     size_t start = buf->len;
-    buf_printf(buf, "{\n  \"format\": %d,\n", META_FORMAT);
+    buf_printf(buf, "{\n  \"format\": %d,\n", BLOCK__META_FORMAT);
     buf_printf(buf, "  \"block\": \"%" PRIu64 "\",\n  \"level\": %" PRIu32 ",\n", meta->id, meta->level);
     buf_printf(buf, "  \"salt\": \"%016" PRIx64 "\",\n", meta->salt);
     buf_printf(buf, "  \"time_min_ms\": %" PRId64 ",\n  \"time_max_ms\": %" PRId64 ",\n", meta->time_min_ms,
@@ -110,7 +108,7 @@ static struct block_file_sum file_field(struct parser *parser, const char *befor
     return sum;
 }
 
-int block__meta_parse(struct slice text, struct block_meta *out) {
+int block__meta_parse(struct slice text, struct block_meta *out, uint64_t *format_out) {
     int status = STATUS_OK;
     struct block_meta meta = {0};
     struct buf again;
@@ -125,8 +123,10 @@ int block__meta_parse(struct slice text, struct block_meta *out) {
     uint64_t crc = field(&end, crc_line, 16, "\"\n}\n");
     if (end.failed || (crc32c(0, text.data, text.len - tail) != crc && !MUTATED(IGNORE_CRC)))
         return STATUS_CORRUPT;
-    if (format != META_FORMAT)
+    if (format != BLOCK__META_FORMAT) {
+        *format_out = format;
         return STATUS_NEWER_FORMAT;
+    }
 
     meta.id = field(&parser, "  \"block\": \"", 10, "\",\n");
     meta.level = (uint32_t)field(&parser, "  \"level\": ", 10, ",\n");

@@ -114,16 +114,16 @@ static void file_damaged(struct block *block, const char *file, uint64_t offset,
 static int meta_read(struct block *block, struct block_meta *out, struct error_detail *detail) {
     struct buf text;
     struct error_detail inner = {0};
+    uint64_t format = 0;
     buf_init(&text);
     int status = block__file_read(block, BLOCK__FILE_META, BLOCK__META_BYTES_MAX, &text, &inner);
     if (status == STATUS_OK)
-        status = block__meta_parse(buf_slice(&text), out);
+        status = block__meta_parse(buf_slice(&text), out, &format);
     else if (status != STATUS_NO_MEMORY && status != STATUS_NOT_FOUND)
         status = STATUS_CORRUPT;
     buf_release(&text);
     if (status == STATUS_NEWER_FORMAT)
-        return error_set(detail, status, "%s/%s was written by a newer version", block->dir,
-                         BLOCK__FILE_META);
+        return error_newer(detail, block->dir, BLOCK__FILE_META, format, BLOCK__META_FORMAT);
     return status == STATUS_NO_MEMORY ? no_memory(block->dir, detail) : status;
 }
 
@@ -166,8 +166,9 @@ static int base_find(struct block *block, bool has_meta, struct block_meta *meta
     if (found == STATUS_NO_MEMORY)
         return no_memory(block->dir, detail);
     if (header == STATUS_NEWER_FORMAT || found == STATUS_NEWER_FORMAT) {
-        status = error_set(detail, STATUS_NEWER_FORMAT, "%s/%s was written by a newer version", block->dir,
-                           BLOCK__FILE_CHUNKS);
+        status =
+            error_newer(detail, block->dir, BLOCK__FILE_CHUNKS,
+                        header == STATUS_NEWER_FORMAT ? load_u32(block->chunks.data + 8) : 0, BLOCK__VERSION);
         goto out;
     }
     if (header < 0 && found == STATUS_OK)

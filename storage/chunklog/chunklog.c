@@ -639,9 +639,7 @@ static int file_restore(struct chunklog *log, struct file *file, struct error_de
     atomic_fetch_add(&log->file_bytes, bytes);
     uint32_t version;
     if (bytes >= HEADER_BYTES && header_check(file, file->mapped.data, &version) == STATUS_NEWER_FORMAT) {
-        status = STATUS_NEWER_FORMAT;
-        error_set(&inner, status, "it is of format %" PRIu32 ", of a newer version; this one knows %d",
-                  version, FORMAT);
+        status = error_newer(detail, NULL, path, version, FORMAT);
         goto out;
     }
     uint64_t lost = 0;

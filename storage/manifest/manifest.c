@@ -274,18 +274,22 @@ static int decode(const uint8_t *p, size_t len, uint64_t generation, struct mani
     return STATUS_OK;
 }
 
-static int copy_read(const uint8_t *bytes, size_t len, struct manifest *out) {
+/* The version of a copy that is whole; 0: it is not. */
+static uint32_t copy_version(const uint8_t *bytes, size_t len) {
     if (len < HEAD_BYTES || memcmp(bytes, magic, sizeof magic) != 0)
-        return STATUS_CORRUPT;
+        return 0;
     uint64_t body_len = load_u64(bytes + 16);
     if (body_len > len - HEAD_BYTES)
-        return STATUS_CORRUPT;
+        return 0;
     uint32_t crc = crc32c(crc32c(0, bytes, 12), bytes + 16, (size_t)(HEAD_BYTES - 16 + body_len));
-    if (crc != load_u32(bytes + 12))
-        return STATUS_CORRUPT;
-    if (load_u32(bytes + 8) != MANIFEST_VERSION)
-        return STATUS_NEWER_FORMAT;
-    return decode(bytes + HEAD_BYTES, (size_t)body_len, load_u64(bytes + 24), out);
+    return crc == load_u32(bytes + 12) ? load_u32(bytes + 8) : 0;
+}
+
+static int copy_read(const uint8_t *bytes, size_t len, struct manifest *out) {
+    uint32_t version = copy_version(bytes, len);
+    if (version != MANIFEST_VERSION)
+        return version == 0 ? STATUS_CORRUPT : STATUS_NEWER_FORMAT;
+    return decode(bytes + HEAD_BYTES, (size_t)load_u64(bytes + 16), load_u64(bytes + 24), out);
 }
 
 /* ---- the file ---- */
@@ -334,6 +338,12 @@ int manifest_load(struct io *io, const char *dir, struct error_detail *detail, s
         status = copy_read(bytes, len, out);
         if (status == STATUS_CORRUPT)
             status = copy_read(bytes + half, len - half, out);
+    }
+    if (status == STATUS_NEWER_FORMAT) {
+        bool first = copy_version(bytes, len) != 0;
+        error_newer(detail, dir, "manifest",
+                    first ? copy_version(bytes, len) : copy_version(bytes + len / 2, len - len / 2),
+                    MANIFEST_VERSION);
     }
     if (status < 0)
         error_set(detail, status, "%s/manifest: %s", dir, status_message(status));

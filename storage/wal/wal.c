@@ -96,7 +96,7 @@ static int scan_segment(void *context, const char *name) {
         struct wal__header header;
         status = wal__header_read(copies + copy, &header);
         if (status == STATUS_NEWER_FORMAT) {
-            error_set(scan->detail, status, "%s was written by a newer version", path);
+            error_newer(scan->detail, NULL, path, load_u32(copies + copy + 8), WAL_VERSION);
             goto out;
         }
         if (status == STATUS_OK && header.number == number) {

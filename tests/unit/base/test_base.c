@@ -244,9 +244,9 @@ static void test_status(void **state) {
 
     static const struct {
         int error, status;
-    } errors[] = {{ENOSPC, STATUS_NO_SPACE},  {EDQUOT, STATUS_NO_SPACE}, {ENOMEM, STATUS_NO_MEMORY},
-                  {ENOENT, STATUS_NOT_FOUND}, {EEXIST, STATUS_EXISTS},   {EIO, STATUS_IO},
-                  {EBADF, STATUS_IO}};
+    } errors[] = {{ENOSPC, STATUS_NO_SPACE},  {EDQUOT, STATUS_NO_SPACE},   {ENOMEM, STATUS_NO_MEMORY},
+                  {ENOENT, STATUS_NOT_FOUND}, {ENOTDIR, STATUS_NOT_FOUND}, {EEXIST, STATUS_EXISTS},
+                  {EIO, STATUS_IO},           {EBADF, STATUS_IO}};
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
         assert_int_equal(status_from_errno(errors[i].error), errors[i].status);
     for (int status = -20; status <= 1; status++) {
