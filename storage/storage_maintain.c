@@ -282,8 +282,10 @@ bool storage__maintain_serve(struct storage *storage) {
 
 wal_position storage__log_needed(const struct storage *storage) {
     wal_position needed = wal_durable(storage->wal), deletes = storage__deletes_needed(storage);
-    if (storage->snapshot_position > 0)
-        return deletes < storage->snapshot_position ? deletes : storage->snapshot_position;
+    if (storage->snapshot_position > 0 && storage->snapshot_position < needed)
+        needed = storage->snapshot_position;
+    if (storage->snapshot_spare)
+        return deletes < needed ? deletes : needed;
     uint64_t late = late_position_first(storage->late);
     if (late < needed)
         needed = late;

@@ -226,7 +226,7 @@ char *storage__labels_path(const struct storage *storage, uint64_t number, unsig
 /* Removes the files of snapshots that the manifest does not name. */
 void storage__snapshot_sweep(struct storage *storage);
 
-/* The log from here on is needed to go on from the older of two snapshots; 0: there is none yet. */
+/* The log from here on is needed to go on from the oldest snapshot that is named; 0: there is none yet. */
 wal_position storage__snapshot_needed(const struct manifest *manifest);
 
 /* What a start got from a snapshot: where the replay begins, and what it passes over. */
@@ -335,8 +335,9 @@ struct storage {
     uint32_t declared_segment; /* SEGMENT_UNKNOWN: nothing counts as declared */
     struct slot_bits
         labelled; /* in the label part that the manifest names: log segments declare them no more */
-    /* The older snapshot's: the log is needed from here on; 0: there is none. */
+    /* The oldest snapshot's: the log is needed from here on; 0: there is none. */
     wal_position snapshot_position;
+    bool snapshot_spare; /* there are two: if one is damaged, the other has what the log before it had */
     struct buf scratch;
     int64_t apply_cut_ms;            /* samples before this go to late windows */
     struct window_position *windows; /* of the head, behind apply_cut_ms */

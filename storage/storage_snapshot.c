@@ -73,6 +73,7 @@ struct snapshot {
 
     uint64_t number, labels_number;
     wal_position needed;         /* the log from here on, once the job's snapshot counts */
+    bool spare;                  /* and whether there is one before it then */
     uint64_t labels_first_bytes; /* of the label part when it was written anew */
     struct frame_writer *writer, *labels;
 };
@@ -110,9 +111,7 @@ void storage__snapshot_free(struct storage *storage) {
 }
 
 wal_position storage__snapshot_needed(const struct manifest *manifest) {
-    return manifest->snapshot_count == MANIFEST_SNAPSHOTS
-               ? manifest->snapshots[MANIFEST_SNAPSHOTS - 1].position
-               : 0;
+    return manifest->snapshot_count > 0 ? manifest->snapshots[manifest->snapshot_count - 1].position : 0;
 }
 
 void storage__snapshot_opened(struct storage *storage, const struct load *load) {
@@ -123,6 +122,7 @@ void storage__snapshot_opened(struct storage *storage, const struct load *load) 
     if (storage->manifest.snapshot_count > 0)
         s->labels_first_bytes = storage->manifest.snapshots[0].labels_bytes;
     storage->snapshot_position = storage__snapshot_needed(&storage->manifest);
+    storage->snapshot_spare = storage->manifest.snapshot_count == MANIFEST_SNAPSHOTS;
     storage__snapshot_sweep(storage);
 }
 
@@ -356,6 +356,7 @@ static void drop(struct storage *storage) {
         for (size_t i = 0; i < s->taken_count; i++)
             slot_bits_add(&storage->labelled, s->taken[i]);
     storage->snapshot_position = s->needed;
+    storage->snapshot_spare = s->spare;
     storage__slots_unlabelled(storage);
     wal_drop_before(storage->wal, storage__log_needed(storage));
     KILL_POINT("snapshot_log_dropped");
@@ -509,6 +510,7 @@ static int publish(struct storage *storage, int64_t now_ms, struct error_detail 
     s->last_ms = now_ms;
     retry_done(&s->retry);
     s->needed = storage__snapshot_needed(&next);
+    s->spare = next.snapshot_count == MANIFEST_SNAPSHOTS;
     metric_add(METRIC_snapshots, 1);
     metric_add(METRIC_snapshot_written_bytes, entry.bytes);
     metric_set(METRIC_snapshot_bytes, entry.bytes);

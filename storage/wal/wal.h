@@ -67,6 +67,7 @@ struct wal_replay_stats {
     uint64_t torn_tails; /* incomplete groups behind the durable position, cut */
     uint64_t torn_bytes;
     uint64_t corrupt_frames; /* damaged frames below the durable position, skipped */
+    uint64_t cut_frames;     /* that the last segment's file is short of: what was there is not known */
 };
 
 /* Reads the log from `from` on (the end of a group that was durable; 0: all of it) through `sink`; blocks.

@@ -417,6 +417,19 @@ static int unreadable_count(struct replay *replay, uint64_t known_end) {
     return STATUS_OK;
 }
 
+/* Nothing tells how far the last segment went if the file is shorter than it was made. */
+static void short_count(struct replay *replay) {
+    const struct wal__segment *segment = replay->segment;
+    if (segment->file_bytes >= segment->header.segment_bytes)
+        return;
+    uint64_t frames =
+        (segment->header.segment_bytes - segment->file_bytes + WAL_FRAME_BYTES - 1) / WAL_FRAME_BYTES;
+    replay->stats.cut_frames += frames;
+    damage_tell(replay, segment->header.number, segment->file_bytes, frames, "the file was cut short");
+    log_error("the last log segment was cut short", LOG_STR("path", io_file_path(replay->file)),
+              LOG_U64("bytes", segment->file_bytes), LOG_U64("of", segment->header.segment_bytes));
+}
+
 /* `later`: the first segment behind this one that can be read, or NULL. */
 static int segment_replay(struct replay *replay, struct wal__segment *segment,
                           const struct wal__segment *later) {
@@ -464,6 +477,7 @@ static int segment_replay(struct replay *replay, struct wal__segment *segment,
     if (later == NULL) {
         TRY(range_deliver(replay, replay->begin, proven));
         TRY(tail_deliver(replay, proven));
+        short_count(replay);
     } else {
         /* closed, but its end is told in a damaged header */
         TRY(range_deliver(replay, replay->begin, valid));
@@ -477,26 +491,35 @@ out:
     return status;
 }
 
-/* Segments that a header tells of and that are not there. Those before the first are meant to be gone. */
+static bool segment_is_there(const struct wal *wal, uint32_t number) {
+    for (size_t i = 0; i < wal->segment_count; i++)
+        if (wal->segments[i].header.number == number)
+            return true;
+    return false;
+}
+
+static void missing_tell(struct replay *replay, uint32_t number, uint64_t frames) {
+    replay->stats.corrupt_frames += frames;
+    damage_tell(replay, number, 0, frames, "the segment is missing");
+    log_error("a log segment is missing", LOG_STR("dir", replay->wal->dir), LOG_U64("segment", number));
+}
+
+/* Segments that a header tells of, or that reading begins in, and that are not there. Those before the first
+ * are meant to be gone. */
 static void missing_count(struct replay *replay) {
     const struct wal *wal = replay->wal;
-    uint32_t counted = 0;
+    uint32_t counted = 0, first = wal__position_segment(replay->from);
     for (size_t i = 1; i < wal->segment_count; i++) {
         wal_position end = wal->segments[i].header.previous_end;
         uint32_t number = wal__position_segment(end);
         if (!wal->segments[i].readable || end == 0 || number <= wal->segments[0].header.number ||
-            end <= replay->from || number == counted)
-            continue;
-        bool found = false;
-        for (size_t j = i; j-- > 0 && wal->segments[j].header.number >= number;)
-            found |= wal->segments[j].header.number == number;
-        if (found)
+            end <= replay->from || number == counted || segment_is_there(wal, number))
             continue;
         counted = number;
-        replay->stats.corrupt_frames += wal__position_offset(end) / WAL_FRAME_BYTES;
-        damage_tell(replay, number, 0, wal__position_offset(end) / WAL_FRAME_BYTES, "the segment is missing");
-        log_error("a log segment is missing", LOG_STR("dir", wal->dir), LOG_U64("segment", number));
+        missing_tell(replay, number, wal__position_offset(end) / WAL_FRAME_BYTES);
     }
+    if (first != 0 && first != counted && !segment_is_there(wal, first))
+        missing_tell(replay, first, 1);
 }
 
 int wal_replay(struct wal *wal, wal_position from, const struct wal_sink *sink, struct error_detail *detail,
@@ -527,7 +550,7 @@ int wal_replay(struct wal *wal, wal_position from, const struct wal_sink *sink, 
         wal->durable = from;
     missing_count(&replay);
     metric_add(METRIC_wal_replay_torn, replay.stats.torn_tails);
-    metric_add(METRIC_wal_replay_corrupt_frames, replay.stats.corrupt_frames);
+    metric_add(METRIC_wal_replay_corrupt_frames, replay.stats.corrupt_frames + replay.stats.cut_frames);
     *stats_out = replay.stats;
 out:
     buf_release(&replay.run);

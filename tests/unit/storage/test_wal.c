@@ -582,6 +582,7 @@ static void test_truncate_every_byte(void **state) {
     wal_position last = f.entries[f.entry_count - 1].group, before = f.entries[f.entry_count - 4].group;
     assert_true(before < last);
     uint64_t end = (uint32_t)last + group_frames(&f, last) * FRAME;
+    uint64_t bytes_made = load_u64(bytes + 24); /* the header says it */
     bool *lost = mem_zalloc(f.entry_count * sizeof *lost);
     assert_non_null(lost);
     for (uint64_t cut = end; cut >= (uint32_t)before; cut--) {
@@ -601,6 +602,7 @@ static void test_truncate_every_byte(void **state) {
         bool torn = torn_from != 0 && cut > torn_from;
         assert_int_equal(stats.torn_tails, torn ? 1 : 0);
         assert_int_equal(stats.corrupt_frames, 0);
+        assert_int_equal(stats.cut_frames, (bytes_made - cut + FRAME - 1) / FRAME);
         for (size_t i = f.entry_count; lost[i - 1]; i--)
             stats.records++;
         assert_int_equal(stats.records, f.entry_count);
