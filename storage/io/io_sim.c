@@ -430,6 +430,16 @@ int io_sim_open(uint64_t seed, struct io **out) {
     return STATUS_OK;
 }
 
+int io_sim_copy(const struct io *from, uint64_t seed, struct io **out) {
+    struct io_sim *sim = calloc(1, sizeof *sim);
+    if (sim == NULL)
+        return STATUS_NO_MEMORY;
+    sim->io.ops = &sim_ops;
+    sim_disk_copy(&sim->disk, &((const struct io_sim *)from)->disk, seed);
+    *out = &sim->io;
+    return STATUS_OK;
+}
+
 void io_sim_seed(struct io *io, uint64_t seed) {
     rand_init(&sim_of(io)->disk.rand, seed);
 }

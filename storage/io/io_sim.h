@@ -28,6 +28,9 @@ struct io_sim_faults {
 /* An empty disk. `*out` is closed by io_close, when every file is closed and nothing is mapped. */
 int io_sim_open(uint64_t seed, struct io **out);
 
+/* A disk of its own with what is on `from` now, all of it durable. */
+int io_sim_copy(const struct io *from, uint64_t seed, struct io **out);
+
 /* Starts the random numbers anew: so that what one step of a test meets does not depend on how many random
  * numbers the steps before it used. */
 void io_sim_seed(struct io *io, uint64_t seed);

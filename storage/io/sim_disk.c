@@ -316,6 +316,29 @@ static void file_resize(struct sim_disk *disk, struct sim_node *node, uint64_t s
     node->size = size;
 }
 
+static void children_copy(struct sim_disk *disk, struct sim_node *to, const struct sim_node *from) {
+    for (size_t i = 0; i < from->entries.count; i++) {
+        const struct sim_entry *entry = &from->entries.at[i];
+        struct sim_node *node = node_new(disk, entry->node->is_dir);
+        if (node->is_dir) {
+            children_copy(disk, node, entry->node);
+        } else if (entry->node->size > 0) {
+            file_room(node, entry->node->size);
+            memcpy(node->live, entry->node->live, (size_t)entry->node->size);
+            memcpy(node->stable, entry->node->live, (size_t)entry->node->size);
+            node->size = node->stable_size = entry->node->size;
+        }
+        entry_set(disk, &to->entries, entry->name, node);
+        entry_set(disk, &to->stable_entries, entry->name, node);
+        node_unref(disk, node);
+    }
+}
+
+void sim_disk_copy(struct sim_disk *to, const struct sim_disk *from, uint64_t seed) {
+    sim_disk_init(to, seed);
+    children_copy(to, to->root, from->root);
+}
+
 int64_t sim_file_write(struct sim_disk *disk, struct sim_node *node, uint64_t offset, const void *data,
                        size_t len) {
     uint64_t end = offset + len;

@@ -88,6 +88,9 @@ struct sim_disk {
 void sim_disk_init(struct sim_disk *disk, uint64_t seed);
 void sim_disk_release(struct sim_disk *disk); /* every handle was given back */
 
+/* Makes `to` a disk with what programs see on `from`, all of it durable. */
+void sim_disk_copy(struct sim_disk *to, const struct sim_disk *from, uint64_t seed);
+
 /* Paths have '/' between names; empty names and "." are passed over. NULL: there is none. */
 struct sim_node *sim_node_find(struct sim_disk *disk, const char *path);
 
