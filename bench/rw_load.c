@@ -69,6 +69,7 @@ struct options {
     uint64_t batch;
     uint64_t connections;
     double churn; /* share of the series replaced by new ones each round */
+    double rate;  /* samples a second; 0: as fast as they are acknowledged */
     int64_t start_ms;
     uint64_t step_ms;
     uint64_t seed;
@@ -91,6 +92,7 @@ struct request {
 struct connection {
     const struct options *options;
     const struct request *requests; /* of the window */
+    uint64_t began_ns;              /* the window */
     size_t request_count;
     size_t first; /* takes requests first, first + stride, … */
     uint64_t *latencies_ns;
@@ -352,6 +354,21 @@ static int reply_read(struct connection *c) {
     return status;
 }
 
+/* With a rate: waits until the request is due. What it then takes counts from there, so that one slow answer
+ * shows in all requests that had to wait for it. Returns when its time begins. */
+static uint64_t request_wait(const struct connection *c, size_t number) {
+    uint64_t now = now_ns();
+    if (c->options->rate <= 0)
+        return now;
+    double due_s = (double)number * (double)c->options->batch / c->options->rate;
+    uint64_t due = c->began_ns + (uint64_t)(due_s * 1e9);
+    if (due > now) {
+        struct timespec left = {(time_t)((due - now) / 1000000000), (long)((due - now) % 1000000000)};
+        nanosleep(&left, NULL);
+    }
+    return due;
+}
+
 static void *connection_run(void *context) {
     struct connection *c = context;
     for (size_t i = c->first; i < c->request_count; i += c->options->connections) {
@@ -360,7 +377,7 @@ static void *connection_run(void *context) {
             continue; /* fills a round's last row, so that a batch keeps its connection */
         if (c->fd < 0)
             c->fd = connect_to(c->options);
-        uint64_t began = now_ns();
+        uint64_t began = request_wait(c, i);
         int status = send_all(c->fd, request->data, request->len) ? reply_read(c) : 0;
         c->latencies_ns[c->latency_count++] = now_ns() - began;
         c->by_status[status]++;
@@ -391,6 +408,8 @@ static void usage(FILE *out) {
         "  --batch N           samples a request (2000)\n"
         "  --connections N     (4)\n"
         "  --churn SHARE       share of the series replaced each round, 0 to 1 (0)\n"
+        "  --rate N            samples a second; latencies count from when a request was due (as fast as it "
+        "goes)\n"
         "  --start-time T      Unix seconds of the first round (now - rounds * step)\n"
         "  --step-seconds S    between rounds' time stamps (15)\n"
         "  --seed N            (1)\n"
@@ -451,6 +470,7 @@ static void options_parse(int argc, char **argv, struct options *o) {
                                           {"batch", required_argument, NULL, 'b'},
                                           {"connections", required_argument, NULL, 'c'},
                                           {"churn", required_argument, NULL, 'x'},
+                                          {"rate", required_argument, NULL, 'R'},
                                           {"start-time", required_argument, NULL, 't'},
                                           {"step-seconds", required_argument, NULL, 'p'},
                                           {"seed", required_argument, NULL, 'e'},
@@ -492,6 +512,9 @@ static void options_parse(int argc, char **argv, struct options *o) {
             break;
         case 'x':
             o->churn = real_of("--churn", optarg, 0, 1);
+            break;
+        case 'R':
+            o->rate = real_of("--rate", optarg, 0, 1e12);
             break;
         case 't':
             o->start_ms = (int64_t)(real_of("--start-time", optarg, 0, 1e11) * 1000);
@@ -538,6 +561,7 @@ static uint64_t window_send(struct connection *connections, const struct options
     for (size_t i = 0; i < options->connections; i++) {
         connections[i].requests = requests;
         connections[i].request_count = count;
+        connections[i].began_ns = began;
         if (pthread_create(&threads[i], NULL, connection_run, &connections[i]) != 0)
             fail("thread", strerror(errno));
     }
