@@ -68,6 +68,18 @@ void *eval_alloc(struct eval *eval, size_t bytes) {
     return arena_zalloc(&eval->arena, bytes);
 }
 
+void eval_damage_note(struct eval *eval, struct storage_selection *selection) {
+    char text[sizeof eval->damage_text];
+    if (selection_damaged(selection) == 0)
+        return;
+    selection_damage_text(selection, text, sizeof text);
+    size_t len = strlen(eval->damage_text);
+    if (strncmp(text, eval->damage_text, len) == 0) /* a selection's text only grows */
+        memcpy(eval->damage_text, text, sizeof text);
+    else if (strstr(eval->damage_text, text) == NULL)
+        snprintf(eval->damage_text + len, sizeof text - len, ", %s", text);
+}
+
 int eval_no_room(struct eval *eval) {
     uint64_t bytes_max = eval->limits->query_bytes_max;
     size_t bytes = eval->arena.bytes + eval->result_arena->bytes;

@@ -100,9 +100,9 @@ struct eval {
     uint64_t deadline_ns;
     uint64_t seed; /* of label hashes */
     unsigned ticks;
-    int64_t end_ms;     /* of the last step */
-    bool is_damaged;    /* storage could not read everything */
-    bool delayed_names; /* names are marked where an operation drops them, and go at the end */
+    int64_t end_ms;        /* of the last step */
+    char damage_text[256]; /* what storage could not read; empty: it could read everything */
+    bool delayed_names;    /* names are marked where an operation drops them, and go at the end */
 
     uint64_t samples_held;    /* in kept columns */
     uint64_t samples_read;    /* from storage */
@@ -137,6 +137,9 @@ int eval_stop(struct eval *eval, int status);
 static inline int eval_tick(struct eval *eval) {
     return (eval->ticks++ & 15) == 0 ? eval_check(eval) : STATUS_OK;
 }
+
+/* Takes over what the selection found damaged, for the answer's warning. */
+void eval_damage_note(struct eval *eval, struct storage_selection *selection);
 
 /* `count` samples in a buffer for now, beside those held: STATUS_BUDGET if that is too much. */
 int eval_samples_check(struct eval *eval, uint64_t count);

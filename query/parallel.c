@@ -161,7 +161,7 @@ int column_reader_next(struct column_reader *reader, struct column_slot **slot_o
             if (reader->next == selection_series_count(reader->selection))
                 return STATUS_END;
             slots_fill(reader);
-            eval->is_damaged = eval->is_damaged || selection_damaged(reader->selection) > 0;
+            eval_damage_note(eval, reader->selection);
         }
         struct column_slot *slot = &reader->slots[reader->slot_at++];
         int status = slot->status;

@@ -293,8 +293,12 @@ static int result_finish(struct eval *eval, struct query_result *result) {
     int status = STATUS_OK;
     const char *notes[2];
     size_t note_count = 0;
-    if (eval->is_damaged)
-        notes[note_count++] = "samples may be missing: a part of what was asked for is damaged on disk";
+    if (eval->damage_text[0] != '\0') {
+        notes[note_count] =
+            arena_printf(&result->arena, "samples may be missing, damaged on disk: %s", eval->damage_text);
+        if (notes[note_count++] == NULL)
+            return eval_no_room(eval);
+    }
     size_t limit = eval->request->series_limit;
     if (limit > 0 && result->series_count > limit) {
         result->series_count = limit;

@@ -47,7 +47,7 @@ int select_open(struct eval *eval, const struct matcher *matchers, size_t count,
         return eval_no_room(eval);
     if (status < 0)
         return eval_fail(eval, "expanding series: %s", status_message(status));
-    eval->is_damaged = eval->is_damaged || selection_damaged(*out) > 0;
+    eval_damage_note(eval, *out);
     return STATUS_OK;
 }
 
@@ -63,7 +63,7 @@ int series_read(struct eval *eval, struct storage_selection *selection, size_t i
         snprintf(eval->error->text, sizeof eval->error->text, "reading samples: %s", status_message(status));
         return status;
     }
-    eval->is_damaged = eval->is_damaged || selection_damaged(selection) > 0;
+    eval_damage_note(eval, selection);
     eval->samples_read += columns->count;
     return eval_samples_check(eval, columns->count);
 }

@@ -252,6 +252,8 @@ static int replay_log(struct storage *storage, const struct load *load, struct e
     if (replay.orphans > 0)
         log_error("samples without a declared series skipped: their declaration was damaged",
                   LOG_U64("samples", replay.orphans));
+    if (storage->replay.corrupt_frames > 0 || replay.orphans > 0)
+        storage__loss_add(storage, storage->manifest.cut_ms, clock_wall_ms(storage->options.clock), "wal");
     log_info("log replayed", LOG_U64("segments", storage->replay.segments),
              LOG_U64("samples", replay.samples), LOG_U64("series", series_count(storage->series)),
              LOG_U64("torn_tails", storage->replay.torn_tails),

@@ -154,8 +154,13 @@ size_t selection_labels(const struct storage_selection *selection, size_t index,
 /* The value of one label; empty if absent. Borrowed likewise. */
 struct slice selection_label(const struct storage_selection *selection, size_t index, struct slice name);
 
-/* How many pieces of blocks could not be read for damage so far: samples may be missing in what was read. */
+/* How many pieces could not be read for damage so far, or were lost before: samples may be missing in what
+ * was read. */
 uint64_t selection_damaged(const struct storage_selection *selection);
+
+/* The damaged pieces' names: blocks, and files by their path in the data directory; a few of them at most.
+ * Empty while selection_damaged is 0. Any thread. */
+void selection_damage_text(struct storage_selection *selection, char *out, size_t bytes);
 
 /* The series' 64-bit id: unique for ever in a data directory. */
 uint64_t selection_series_id(const struct storage_selection *selection, size_t index);

@@ -16,6 +16,13 @@
 #include "storage/snapshot/snapshot_read.h"
 #include "storage/storage_private.h"
 
+/* What was lost of the head: until now, since the last cut. */
+static void loss_note(struct storage *storage, const char *path) {
+    const char *name = strstr(path, "head/");
+    storage__loss_add(storage, storage->manifest.cut_ms, clock_wall_ms(storage->options.clock), "%s",
+                      name == NULL ? path : name);
+}
+
 /* ---- labels ---- */
 
 struct labels {
@@ -130,6 +137,8 @@ static int labels_load(struct storage *storage, struct error_detail *detail, boo
                   LOG_U64("taken_from_the_copy", reader.repaired), LOG_U64("lost", reader.damaged),
                   LOG_U64("series_lost", lost));
     }
+    if (lost > 0)
+        loss_note(storage, path);
     const struct series_load load = {.pairs = labels.pairs,
                                      .pair_end = labels.pair_end,
                                      .series = labels.series,
@@ -298,6 +307,8 @@ static int snapshot_load(struct storage *storage, const struct manifest_snapshot
                   LOG_STR("then", whatever ? "what can be read is used; samples may be missing"
                                            : "the one before it is used"));
         status = STATUS_CORRUPT;
+        if (whatever)
+            loss_note(storage, path);
         if (!whatever || !found.has_end)
             goto out;
     }
@@ -330,6 +341,7 @@ int storage__load(struct storage *storage, struct error_detail *detail, struct l
     }
     status = labels_load(storage, detail, &load.damaged);
     if (status == STATUS_NOT_FOUND) {
+        loss_note(storage, "head/….labels");
         log_error("the labels of the series are missing: what only the head holds is lost",
                   LOG_STR("error", detail->text));
         metric_add(METRIC_snapshot_damage, 1);

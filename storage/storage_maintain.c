@@ -15,6 +15,7 @@
  *
  * A failure anywhere before PUBLISH leaves everything as it was, and the job is tried again later. PUBLISH
  * itself is repeated until it succeeds: a manifest that could not be synced may count or not. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,7 @@ struct maintain {
     uint32_t *slots; /* of the shard, in the order of a block */
     size_t slot_count, slot_capacity, slot_at;
     uint32_t drop_slot;
+    uint64_t lost; /* series of which a chunk could not be read */
 
     /* of the series being written */
     struct buf labels, open_bits;
@@ -112,6 +114,7 @@ static void job_release(struct storage *storage) {
     m->slot_count = m->slot_capacity = 0;
     m->lates = NULL;
     m->late_count = 0;
+    m->lost = 0;
     m->phase = PHASE_IDLE;
 }
 
@@ -520,10 +523,13 @@ static int series_write(struct storage *storage, uint32_t slot, struct error_det
     struct sample_columns merged = {0};
     storage__encoder_clear(encoder);
     if (m->cuts) {
-        unsigned damaged;
+        struct head_damage damage;
         TRY(head_chunks(storage->head, slot, m->begin_ms, m->end_ms, &m->head_chunks, &head_count,
-                        &m->head_chunk_capacity, &m->open_bits, &damaged));
-        metric_add(METRIC_chunklog_damage, damaged);
+                        &m->head_chunk_capacity, &m->open_bits, &damage));
+        metric_add(METRIC_chunklog_damage, damage.count);
+        if (damage.count > 0 && m->lost++ == 0)
+            storage__loss_add(storage, m->begin_ms, m->end_ms - 1, "head/%08" PRIx32 ".chunks",
+                              chunk_ref_file(damage.ref));
     }
     m->late_columns.count = 0;
     m->late_columns.has_starts = 0;

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/spin.h"
 #include "storage/block/block.h"
 #include "storage/chunklog/chunklog.h"
 #include "storage/head/head.h"
@@ -276,6 +277,35 @@ struct window_position {
     wal_position position;
 };
 
+/* ---- damage (storage_damage.c) ---- */
+
+/* What an answer can't have, for its warning. Zero: nothing. */
+struct damage_names {
+    atomic_uint_fast64_t count;
+    struct spin lock;
+    char text[192];
+};
+
+/* Counts, and adds the name unless it is there already. Any thread. */
+void storage__damage_name(struct damage_names *damage, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void storage__damage_text(struct damage_names *damage, char *out, size_t bytes);
+
+#define LOSSES_MAX 32
+
+/* Samples that are gone for good since this start: told to whoever asks for their time. */
+struct storage_loss {
+    int64_t time_min_ms;
+    int64_t time_max_ms;
+    char name[64]; /* of the file that was damaged */
+};
+
+/* Any thread. */
+void storage__loss_add(struct storage *storage, int64_t time_min_ms, int64_t time_max_ms, const char *format,
+                       ...) __attribute__((format(printf, 4, 5)));
+void storage__losses_name(struct storage *storage, int64_t time_min_ms, int64_t time_max_ms,
+                          struct damage_names *damage);
+
 struct storage {
     struct storage_options options;
     char *dir;
@@ -293,6 +323,8 @@ struct storage {
     struct storage_block *dead;    /* to be closed */
     struct tombstone_set *deletes; /* those that blocks are read with; goes with `version` */
     struct clean_request *clean_requests;
+    struct storage_loss losses[LOSSES_MAX];
+    atomic_size_t loss_count;
     atomic_uint_fast64_t deletes_queued; /* prepared and not ended */
     atomic_bool deletes_unproven;
 

@@ -1,6 +1,7 @@
 /* storage_select.c: matchers and a time range → series and their samples; label names and values. A series
  * may be in the series table, in any number of blocks, or in both; it is one series here if its labels are
  * equal. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,7 +44,7 @@ struct storage_selection {
     size_t found_count;
     size_t found_capacity;
     struct arena arena;
-    atomic_uint_fast64_t damaged;
+    struct damage_names damage;
 };
 
 /* ---- joining the series of blocks with those of the head ---- */
@@ -185,26 +186,33 @@ static int found_add(struct storage_selection *selection, uint32_t item, struct 
     return STATUS_OK;
 }
 
+static const char *block_name(const struct block *block) {
+    const char *dir = block_dir(block), *slash = strrchr(dir, '/');
+    return slash == NULL ? dir : slash + 1;
+}
+
 /* A series that can't be read for damage is told of and passed over. */
-static bool is_damage(struct storage_selection *selection, int status) {
+static bool is_damage(struct storage_selection *selection, const struct block *block, int status) {
     if (status != STATUS_CORRUPT)
         return false;
     metric_add(METRIC_block_damage, 1);
-    atomic_fetch_add_explicit(&selection->damaged, 1, memory_order_relaxed);
+    storage__damage_name(&selection->damage, "block %s", block_name(block));
     return true;
 }
 
 /* What was lost of a block before, in the range, counts for each answer that touches it. */
 struct damage_range {
+    struct storage_selection *selection;
+    const struct block *block;
     int64_t time_min_ms;
     int64_t time_max_ms;
-    uint64_t lost;
 };
 
 static int damage_each(void *context, const struct block_damage *damage) {
     struct damage_range *range = context;
-    range->lost += damage->data_lost && damage->time_min_ms <= range->time_max_ms &&
-                   damage->time_max_ms >= range->time_min_ms;
+    if (damage->data_lost && damage->time_min_ms <= range->time_max_ms &&
+        damage->time_max_ms >= range->time_min_ms)
+        storage__damage_name(&range->selection->damage, "block %s", block_name(range->block));
     return STATUS_OK;
 }
 
@@ -236,6 +244,7 @@ out:
 static int block_series_visible(struct storage_selection *selection, uint32_t number,
                                 const struct block_series *series, int64_t time_min_ms, int64_t time_max_ms,
                                 bool *visible) {
+    struct block *block = selection->version->blocks[number]->block;
     struct error_detail detail = {0};
     const struct span *spans;
     struct sample_columns columns = {0};
@@ -257,11 +266,10 @@ static int block_series_visible(struct storage_selection *selection, uint32_t nu
             break;
         struct block_chunk chunk;
         columns.count = 0;
-        status = block_chunk_read(selection->version->blocks[number]->block, series->ordinal, ref, &chunk,
-                                  &detail);
+        status = block_chunk_read(block, series->ordinal, ref, &chunk, &detail);
         if (status == STATUS_OK)
             status = chunk_decode(chunk.bits, chunk.info, time_min_ms, time_max_ms, &columns);
-        if (is_damage(selection, status)) {
+        if (is_damage(selection, block, status)) {
             status = STATUS_OK;
             continue;
         }
@@ -283,18 +291,17 @@ static int block_join(struct join *join, uint32_t number, const struct matcher *
     size_t count = 0;
     struct error_detail detail = {0};
     if (block_damage_count(block) > 0) {
-        struct damage_range range = {time_min_ms, time_max_ms, 0};
+        struct damage_range range = {selection, block, time_min_ms, time_max_ms};
         (void)block_damage_each(block, damage_each, &range);
-        atomic_fetch_add_explicit(&selection->damaged, range.lost, memory_order_relaxed);
     }
     int status =
         block_select(block, matchers, matcher_count, time_min_ms, time_max_ms, &ordinals, &count, &detail);
-    if (is_damage(selection, status))
+    if (is_damage(selection, block, status))
         return STATUS_OK;
     TRY(status);
     if (count > 0) {
         status = hides_find(selection, number, matchers, matcher_count, time_min_ms, time_max_ms);
-        if (is_damage(selection, status)) {
+        if (is_damage(selection, block, status)) {
             status = STATUS_OK; /* what can't be told apart from what was deleted is not shown */
             goto out;
         }
@@ -304,7 +311,7 @@ static int block_join(struct join *join, uint32_t number, const struct matcher *
     for (size_t i = 0; i < count; i++) {
         struct block_series series;
         status = block_view_series(view, ordinals[i], time_min_ms, time_max_ms, &series, &detail);
-        if (is_damage(selection, status))
+        if (is_damage(selection, block, status))
             continue;
         TRY(status);
         bool visible;
@@ -317,7 +324,7 @@ static int block_join(struct join *join, uint32_t number, const struct matcher *
         if (item == UINT32_MAX) {
             struct slice labels;
             status = block_view_labels(view, ordinals[i], &labels, &detail);
-            if (is_damage(selection, status))
+            if (is_damage(selection, block, status))
                 continue;
             TRY(status);
             TRY(item_by_labels(join, labels, id, &item));
@@ -373,9 +380,9 @@ static bool head_has(struct storage *storage, uint32_t slot, int64_t time_min_ms
     if (!hidden_touches(storage->hidden, slot, time_min_ms, time_max_ms))
         return true;
     struct sample_columns columns = {0};
-    unsigned damaged;
+    struct head_damage damage;
     bool has =
-        head_read(storage->head, slot, time_min_ms, time_max_ms, &columns, &damaged) < 0 || damaged > 0;
+        head_read(storage->head, slot, time_min_ms, time_max_ms, &columns, &damage) < 0 || damage.count > 0;
     if (!has) {
         hidden_filter(storage->hidden, slot, &columns, 0);
         has = columns.count > 0;
@@ -398,6 +405,7 @@ static int selection_fill(struct storage_selection *selection, const struct matc
     struct join join = {.selection = selection};
     buf_init(&join.buf);
     bool blocks = false;
+    storage__losses_name(storage, time_min_ms, time_max_ms, &selection->damage);
     for (size_t i = 0; i < selection->version->count; i++)
         blocks |= version_overlaps(selection->version, i, time_min_ms, time_max_ms);
     int status = STATUS_OK;
@@ -494,7 +502,11 @@ uint64_t selection_series_id(const struct storage_selection *selection, size_t i
 }
 
 uint64_t selection_damaged(const struct storage_selection *selection) {
-    return atomic_load_explicit(&selection->damaged, memory_order_relaxed);
+    return atomic_load_explicit(&selection->damage.count, memory_order_relaxed);
+}
+
+void selection_damage_text(struct storage_selection *selection, char *out, size_t bytes) {
+    storage__damage_text(&selection->damage, out, bytes);
 }
 
 /* ---- reading ---- */
@@ -566,7 +578,7 @@ static int source_read(struct storage_selection *selection, const struct source 
     if (status < 0)
         return status;
     status = block_view_series(view, source->ordinal, time_min_ms, time_max_ms, &series, &detail);
-    if (is_damage(selection, status)) {
+    if (is_damage(selection, block, status)) {
         status = STATUS_OK;
         goto out;
     }
@@ -579,7 +591,7 @@ static int source_read(struct storage_selection *selection, const struct source 
         status = block_chunk_read(block, source->ordinal, &series.chunks[i], &chunk, &detail);
         if (status == STATUS_OK)
             status = chunk_decode(chunk.bits, chunk.info, time_min_ms, time_max_ms, columns);
-        if (is_damage(selection, status)) {
+        if (is_damage(selection, block, status)) {
             status = STATUS_OK;
             continue;
         }
@@ -605,13 +617,13 @@ int selection_read(struct storage_selection *selection, size_t index, int64_t ti
                         columns, from, &ordered));
     if (item->slot != SLOT_NONE) {
         piece = columns->count;
-        unsigned damaged;
+        struct head_damage damage;
         TRY(head_read(storage->head, item->slot, head_min(selection->version, time_min_ms), time_max_ms,
-                      columns, &damaged));
+                      columns, &damage));
         hidden_filter(storage->hidden, item->slot, columns, piece);
-        if (damaged > 0) {
-            metric_add(METRIC_chunklog_damage, damaged);
-            atomic_fetch_add_explicit(&selection->damaged, damaged, memory_order_relaxed);
+        if (damage.count > 0) {
+            metric_add(METRIC_chunklog_damage, damage.count);
+            storage__damage_name(&selection->damage, "head/%08" PRIx32 ".chunks", chunk_ref_file(damage.ref));
         }
         ordered &= follows(columns, from, piece);
         piece = columns->count;

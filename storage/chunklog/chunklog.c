@@ -27,7 +27,6 @@
 #define EXTENT_BYTES     (256u << 10)
 #define EXTENT_NONE      UINT32_MAX
 #define PAGE_BYTES       4096u
-#define REF_OFFSET_BITS  40
 #define HEADER_BYTES     64
 #define RECORD_BYTES     40
 #define SYNC_EXTENTS     32 /* full extents that wait for a sync at most, when nothing else asks for one */
@@ -89,14 +88,6 @@ struct chunklog {
 
 static struct extent *extent_at(struct file *file, uint32_t index) {
     return stable_array_at(&file->extents, index);
-}
-
-static uint32_t ref_number(chunk_ref ref) {
-    return (uint32_t)(ref >> REF_OFFSET_BITS);
-}
-
-static uint64_t ref_offset(chunk_ref ref) {
-    return ref & ((UINT64_C(1) << REF_OFFSET_BITS) - 1);
 }
 
 static uint32_t crc_of(uint32_t salt, uint64_t offset, const uint8_t *data, size_t len) {
@@ -198,7 +189,7 @@ static void entry_set(struct chunklog *log, struct file *file) {
 static uint32_t number_next(const struct chunklog *log) {
     uint32_t last = (uint32_t)atomic_load_explicit(&log->last_number, memory_order_relaxed);
     for (uint32_t number = last + 1; number <= last + FILES_MAX; number++)
-        if (number < UINT32_C(1) << (64 - REF_OFFSET_BITS) &&
+        if (number < UINT32_C(1) << (64 - CHUNK_REF_OFFSET_BITS) &&
             atomic_load(&log->entries[number % FILES_MAX].file) == NULL)
             return number;
     return 0;
@@ -264,7 +255,7 @@ static int header_check(const struct file *file, const uint8_t *p, uint32_t *ver
 
 static int extent_new(struct file *file, unsigned partition, uint32_t *out) {
     uint32_t index = (uint32_t)atomic_load_explicit(&file->extent_count, memory_order_relaxed);
-    if ((uint64_t)(index + 1) * EXTENT_BYTES >= UINT64_C(1) << REF_OFFSET_BITS)
+    if ((uint64_t)(index + 1) * EXTENT_BYTES >= UINT64_C(1) << CHUNK_REF_OFFSET_BITS)
         return STATUS_TOO_LARGE;
     int status = stable_array_ensure(&file->extents, index);
     if (status < 0)
@@ -321,7 +312,7 @@ int chunklog_append(struct chunklog *log, int64_t window_begin_ms, int64_t windo
     store_u32(p, crc_of(file->salt, offset, p + 4, size - 4));
     atomic_store_explicit(&extent->used, used + size, memory_order_release);
     atomic_fetch_add_explicit(&log->memory_bytes, size, memory_order_relaxed);
-    *out = (uint64_t)file->number << REF_OFFSET_BITS | offset;
+    *out = (uint64_t)file->number << CHUNK_REF_OFFSET_BITS | offset;
     return STATUS_OK;
 }
 
@@ -368,9 +359,9 @@ static struct file *file_alive(struct chunklog *log, uint32_t number, int64_t fr
     return atomic_load(&entry->number) == number && end_ms > from_ms ? file : NULL;
 }
 
-/* The record at `offset` of an extent that holds `used` bytes. */
+/* The record at `offset` of an extent that holds `used` bytes; `check`: whatever stands there. */
 static int record_at(const struct file *file, const struct extent *extent, uint64_t offset, uint32_t used,
-                     struct chunklog_chunk *out, size_t *size_out) {
+                     bool check, struct chunklog_chunk *out, size_t *size_out) {
     uint32_t at = (uint32_t)(offset % EXTENT_BYTES);
     if (extent->data == NULL || at % 8 != 0 || at > used || used - at < RECORD_BYTES)
         return STATUS_CORRUPT;
@@ -378,7 +369,7 @@ static int record_at(const struct file *file, const struct extent *extent, uint6
     size_t bits_len = load_u16(p + 4), size = record_size(bits_len);
     if (size > used - at)
         return STATUS_CORRUPT;
-    if (atomic_load_explicit(&extent->check, memory_order_acquire) &&
+    if ((check || atomic_load_explicit(&extent->check, memory_order_acquire)) &&
         load_u32(p) != crc_of(file->salt, offset, p + 4, size - 4))
         return STATUS_CORRUPT;
     *out = (struct chunklog_chunk){.previous = load_u64(p + 16),
@@ -395,10 +386,10 @@ int chunklog_read(struct chunklog *log, chunk_ref ref, uint32_t slot, int64_t fr
                   struct chunklog_chunk *out) {
     if (ref == 0)
         return STATUS_END;
-    struct file *file = file_alive(log, ref_number(ref), from_ms);
+    struct file *file = file_alive(log, chunk_ref_file(ref), from_ms);
     if (file == NULL)
         return STATUS_END;
-    uint64_t offset = ref_offset(ref);
+    uint64_t offset = chunk_ref_offset(ref);
     uint32_t index = (uint32_t)(offset / EXTENT_BYTES);
     if (index >= atomic_load_explicit(&file->extent_count, memory_order_acquire))
         return STATUS_CORRUPT;
@@ -406,12 +397,50 @@ int chunklog_read(struct chunklog *log, chunk_ref ref, uint32_t slot, int64_t fr
     struct chunklog_chunk chunk;
     size_t size;
     uint32_t used = (uint32_t)atomic_load_explicit(&extent->used, memory_order_acquire);
-    int status = record_at(file, extent, offset, used, &chunk, &size);
+    int status = record_at(file, extent, offset, used, false, &chunk, &size);
     if (status < 0 || chunk.slot != slot)
         return STATUS_CORRUPT;
     if (chunk.time_max_ms < from_ms)
         return STATUS_END;
     *out = chunk;
+    return STATUS_OK;
+}
+
+/* In one extent: a record begins at a multiple of 8 and names its slot, so few places need their checksum
+ * computed. */
+static void extent_find(struct file *file, uint32_t index, uint32_t slot, int64_t from_ms, int64_t before_ms,
+                        struct chunklog_chunk *best, bool *found) {
+    const struct extent *extent = extent_at(file, index);
+    uint32_t used = (uint32_t)atomic_load_explicit(&extent->used, memory_order_acquire);
+    for (uint32_t at = 0; extent->data != NULL && at + RECORD_BYTES <= used; at += 8) {
+        struct chunklog_chunk chunk;
+        size_t size;
+        if (load_u32(extent->data + at + 8) == slot &&
+            record_at(file, extent, (uint64_t)index * EXTENT_BYTES + at, used, true, &chunk, &size) ==
+                STATUS_OK &&
+            chunk.time_max_ms >= from_ms && chunk.time_max_ms < before_ms &&
+            (!*found || chunk.time_max_ms > best->time_max_ms)) {
+            *best = chunk;
+            *found = true;
+        }
+    }
+}
+
+int chunklog_find(struct chunklog *log, unsigned partition, uint32_t slot, int64_t from_ms, int64_t before_ms,
+                  struct chunklog_chunk *out) {
+    struct chunklog_chunk best;
+    bool found = false;
+    for (size_t i = 0; i < FILES_MAX; i++) {
+        struct file *file = file_alive(log, (uint32_t)atomic_load(&log->entries[i].number), from_ms);
+        uint32_t count =
+            file == NULL ? 0 : (uint32_t)atomic_load_explicit(&file->extent_count, memory_order_acquire);
+        for (uint32_t index = 0; index < count; index++)
+            if (extent_at(file, index)->partition == partition)
+                extent_find(file, index, slot, from_ms, before_ms, &best, &found);
+    }
+    if (!found)
+        return STATUS_END;
+    *out = best;
     return STATUS_OK;
 }
 
@@ -675,7 +704,7 @@ int chunklog_restore(struct chunklog *log, struct slice table, int64_t cut_ms, s
             return error_set(detail, STATUS_CORRUPT, "the table of sealed chunks ends early");
         uint32_t number = load_u32(p), count = load_u32(p + 24);
         struct file *file = NULL;
-        if (number == 0 || number >> (64 - REF_OFFSET_BITS) != 0 ||
+        if (number == 0 || number >> (64 - CHUNK_REF_OFFSET_BITS) != 0 ||
             count > (size_t)(end - p - TABLE_FILE_BYTES) / 8 ||
             atomic_load(&log->entries[number % FILES_MAX].file) != NULL)
             return error_set(detail, STATUS_CORRUPT, "the table of sealed chunks can't be read");
@@ -778,7 +807,7 @@ static int extent_verify(const struct verify *verify, struct file *file, uint32_
             from = (from / PAGE_BYTES + 1) * PAGE_BYTES;
             continue;
         }
-        bool whole = record_at(file, extent, base + from, used, &chunk, &size) == STATUS_OK;
+        bool whole = record_at(file, extent, base + from, used, true, &chunk, &size) == STATUS_OK;
         if (!whole && !lost) {
             int status = verify->each(verify->context, verify->path, base + from, "record: wrong checksum");
             if (status < 0)

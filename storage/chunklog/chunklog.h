@@ -29,6 +29,15 @@ struct chunklog;
 
 /* Where a record stands: file number << 40 | offset. 0: nowhere. */
 typedef uint64_t chunk_ref;
+#define CHUNK_REF_OFFSET_BITS 40
+
+static inline uint32_t chunk_ref_file(chunk_ref ref) {
+    return (uint32_t)(ref >> CHUNK_REF_OFFSET_BITS);
+}
+
+static inline uint64_t chunk_ref_offset(chunk_ref ref) {
+    return ref & ((UINT64_C(1) << CHUNK_REF_OFFSET_BITS) - 1);
+}
 
 struct chunklog_chunk {
     chunk_ref previous; /* the series' record before it */
@@ -72,6 +81,12 @@ void chunklog_drop(struct chunklog *log, int64_t end_ms);
  * window. STATUS_END: nothing at `ref` or before it does; STATUS_CORRUPT: it is damaged, and what is before
  * it can't be found. */
 int chunklog_read(struct chunklog *log, chunk_ref ref, uint32_t slot, int64_t from_ms,
+                  struct chunklog_chunk *out);
+
+/* For a chain that damage broke: the newest record of the slot, of all there are in its partition, that ends
+ * before `before_ms`, and at `from_ms` or later; STATUS_END: there is none. Reads through the partition. A
+ * former series of the slot has none behind the last chunklog_drop: `from_ms` must not be before that. */
+int chunklog_find(struct chunklog *log, unsigned partition, uint32_t slot, int64_t from_ms, int64_t before_ms,
                   struct chunklog_chunk *out);
 
 /* Bytes of memory that hold what is in no file yet, and bytes of the files. */

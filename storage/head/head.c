@@ -122,17 +122,30 @@ static int seal(struct head *head, struct head_series *series, uint32_t slot) {
     return STATUS_OK;
 }
 
-/* Goes from *chunk to the sealed one before it, as chunklog_read; *chunk with nothing but `previous` set is
- * where a walk begins. A chain that does not lead back in time is damage, else it might never end. */
-static int chunk_before(struct head *head, uint32_t slot, int64_t from_ms, struct chunklog_chunk *chunk) {
+/* Where a walk over the sealed chunks begins. Under the series' lock. */
+static struct chunklog_chunk walk_begin(const struct head_series *series) {
+    return (struct chunklog_chunk){.previous = series->sealed,
+                                   .time_min_ms =
+                                       chunk_is_empty(&series->open) ? INT64_MAX : series->open_first_ms};
+}
+
+/* Goes from *chunk to the sealed one before it. STATUS_END as chunklog_read. One that is damaged, or does not
+ * lead back in time (such a chain might never end), is passed over: what is before it is looked for. */
+static int chunk_before(struct head *head, uint32_t slot, int64_t from_ms, struct chunklog_chunk *chunk,
+                        struct head_damage *damage) {
     struct chunklog_chunk before;
     int status = chunklog_read(head->options.chunklog, chunk->previous, slot, from_ms, &before);
-    if (status != STATUS_OK)
-        return status;
-    if (chunk->bits.data != NULL && before.time_max_ms >= chunk->time_min_ms)
-        return STATUS_CORRUPT;
-    *chunk = before;
-    return STATUS_OK;
+    bool first = chunk->bits.data == NULL && chunk->time_min_ms == INT64_MAX;
+    if (status == STATUS_CORRUPT ||
+        (status == STATUS_OK && before.time_max_ms >= chunk->time_min_ms && !first)) {
+        if (damage->count++ == 0)
+            damage->ref = chunk->previous;
+        unsigned partition = head->options.partition(head->options.context, slot);
+        status = chunklog_find(head->options.chunklog, partition, slot, from_ms, chunk->time_min_ms, &before);
+    }
+    if (status == STATUS_OK)
+        *chunk = before;
+    return status;
 }
 
 /* Looks for a sample with this time in what is stored from cut_ms on: STATUS_OK with *found_bits, or
@@ -144,9 +157,11 @@ static int stored_find(struct head *head, struct head_series *series, uint32_t s
     if (!chunk_is_empty(&series->open) && time_ms >= series->open_first_ms) {
         status = chunk_decode(chunk_bytes(&series->open), series->open.info, time_ms, time_ms, &columns);
     } else {
-        struct chunklog_chunk chunk = {.previous = series->sealed, .time_min_ms = INT64_MAX};
-        while (status == STATUS_OK && chunk.time_min_ms > time_ms)
-            status = chunk_before(head, slot, time_ms > cut_ms ? time_ms : cut_ms, &chunk);
+        struct chunklog_chunk chunk = walk_begin(series);
+        struct head_damage damage = {0};
+        do
+            status = chunk_before(head, slot, time_ms > cut_ms ? time_ms : cut_ms, &chunk, &damage);
+        while (status == STATUS_OK && chunk.time_min_ms > time_ms);
         if (status == STATUS_OK)
             status = chunk_decode(chunk.bits, chunk.info, time_ms, time_ms, &columns);
         if (status == STATUS_END || status == STATUS_CORRUPT) /* damaged: nothing is known of it any more */
@@ -169,12 +184,12 @@ static int series_apply(struct head *head, struct head_series *series, uint32_t 
         *verdict = HEAD_LATE;
         return STATUS_OK;
     }
-    struct chunklog_chunk last;
-    bool ahead =
-        empty ? series->sealed == 0 ||
-                    chunklog_read(head->options.chunklog, series->sealed, slot, cut_ms, &last) != STATUS_OK ||
-                    sample.time_ms > last.time_max_ms
-              : sample.time_ms > series->open.time_ms;
+    struct chunklog_chunk last = walk_begin(series);
+    struct head_damage damage = {0};
+    bool ahead = empty
+                     ? series->sealed == 0 || chunk_before(head, slot, cut_ms, &last, &damage) != STATUS_OK ||
+                           sample.time_ms > last.time_max_ms
+                     : sample.time_ms > series->open.time_ms;
     if (!ahead) {
         uint64_t found = 0;
         int status = stored_find(head, series, slot, sample.time_ms, cut_ms, &found);
@@ -259,16 +274,16 @@ bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_
     spin_lock(&series->lock);
     bool empty = chunk_is_empty(&series->open);
     int64_t first_ms = series->open_first_ms, last_ms = series->open.time_ms;
-    struct chunklog_chunk chunk = {.previous = series->sealed};
+    struct chunklog_chunk chunk = walk_begin(series);
+    struct head_damage damage = {0};
     spin_unlock(&series->lock);
     if (!empty && last_ms < time_min_ms)
         return false;
     if (!empty && first_ms <= time_max_ms)
         return true;
     do {
-        int status = chunk_before(head, slot, time_min_ms, &chunk);
-        if (status != STATUS_OK)
-            return status == STATUS_CORRUPT; /* whoever reads it is told */
+        if (chunk_before(head, slot, time_min_ms, &chunk, &damage) != STATUS_OK)
+            return damage.count > 0; /* whoever reads it is told */
     } while (chunk.time_min_ms > time_max_ms);
     return true;
 }
@@ -279,7 +294,7 @@ struct walk {
     struct chunklog_chunk *chunks; /* newest first */
     size_t count;
     size_t capacity;
-    bool damaged;
+    struct head_damage damage;
     struct chunk_info open_info; /* of the open chunk's copy */
     int64_t open_first_ms;
     int64_t open_last_ms;
@@ -298,10 +313,10 @@ static int walk_run(struct head *head, struct head_series *series, uint32_t slot
     walk->chunks = walk->first;
     walk->count = 0;
     walk->capacity = SEALED_BATCH;
-    walk->damaged = false;
+    walk->damage = (struct head_damage){0};
     walk->open_len = 0;
     spin_lock(&series->lock);
-    struct chunklog_chunk chunk = {.previous = series->sealed};
+    struct chunklog_chunk chunk = walk_begin(series);
     if (!chunk_is_empty(&series->open) && series->open_first_ms <= time_max_ms &&
         series->open.time_ms >= time_min_ms) {
         struct slice bytes = chunk_bytes(&series->open);
@@ -313,8 +328,7 @@ static int walk_run(struct head *head, struct head_series *series, uint32_t slot
     }
     spin_unlock(&series->lock);
     for (;;) {
-        int status = chunk_before(head, slot, time_min_ms, &chunk);
-        walk->damaged = status == STATUS_CORRUPT;
+        int status = chunk_before(head, slot, time_min_ms, &chunk, &walk->damage);
         if (status != STATUS_OK)
             return STATUS_OK;
         if (chunk.time_min_ms > time_max_ms)
@@ -351,18 +365,18 @@ bool head_slot_last(struct head *head, uint32_t slot, int64_t *time_ms) {
 }
 
 int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
-              struct sample_columns *columns, unsigned *damaged_out) {
+              struct sample_columns *columns, struct head_damage *damage_out) {
     struct head_series *series = series_known(head, slot);
-    unsigned damaged = 0;
+    struct head_damage damage = {0};
     int status = STATUS_OK;
     if (series != NULL) {
         struct walk walk;
         TRY(walk_run(head, series, slot, time_min_ms, time_max_ms, &walk));
-        damaged += walk.damaged;
+        damage = walk.damage;
         for (size_t i = walk.count; i-- > 0 && status == STATUS_OK;) {
             status =
                 chunk_decode(walk.chunks[i].bits, walk.chunks[i].info, time_min_ms, time_max_ms, columns);
-            damaged += status == STATUS_CORRUPT;
+            damage.count += status == STATUS_CORRUPT;
             if (status == STATUS_CORRUPT)
                 status = STATUS_OK;
         }
@@ -371,7 +385,7 @@ int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t tim
                                   time_max_ms, columns);
         walk_release(&walk);
     }
-    *damaged_out = damaged;
+    *damage_out = damage;
 out:
     return status;
 }
@@ -380,10 +394,10 @@ out:
 
 int head_chunks(struct head *head, uint32_t slot, int64_t begin_ms, int64_t end_ms,
                 struct head_chunk **chunks, size_t *count, size_t *capacity, struct buf *open_bits,
-                unsigned *damaged_out) {
+                struct head_damage *damage_out) {
     struct head_series *series = series_known(head, slot);
     int status = STATUS_OK;
-    *damaged_out = 0;
+    *damage_out = (struct head_damage){0};
     if (series == NULL)
         return STATUS_OK;
     struct walk walk;
@@ -412,7 +426,7 @@ int head_chunks(struct head *head, uint32_t slot, int64_t begin_ms, int64_t end_
     if (walk.open_len > 0)
         (*chunks)[(*count)++] =
             (struct head_chunk){walk.open_first_ms, walk.open_last_ms, walk.open_info, buf_slice(open_bits)};
-    *damaged_out = walk.damaged;
+    *damage_out = walk.damage;
 out:
     walk_release(&walk);
     return status;

@@ -58,10 +58,16 @@ bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_
 /* The time of its newest sample; false if it has none. Any thread. */
 bool head_slot_last(struct head *head, uint32_t slot, int64_t *time_ms);
 
-/* Appends its samples in [min, max], ascending. *damaged_out: how many sealed chunks could not be read, and
- * are passed over; with the first the ones before it are, too. STATUS_NO_MEMORY. Any thread. */
+/* Sealed chunks that could not be read, and are passed over. */
+struct head_damage {
+    unsigned count;
+    chunk_ref ref; /* of the first */
+};
+
+/* Appends its samples in [min, max], ascending; `time_min_ms` is not before the last head_drop's end.
+ * STATUS_NO_MEMORY. Any thread. */
 int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
-              struct sample_columns *columns, unsigned *damaged_out);
+              struct sample_columns *columns, struct head_damage *damage_out);
 
 /* ---- cutting a window ---- */
 
@@ -74,11 +80,11 @@ struct head_chunk {
 
 /* The series' chunks in [begin, end) of time, both ends of a window, oldest first, behind *count of `*chunks`
  * (grown by mem_realloc). Bits of sealed chunks are borrowed until head_drop; those of an open one are copied
- * to `open_bits`. Nothing may be applied to the series before end_ms meanwhile. *damaged_out as by head_read.
+ * to `open_bits`. Nothing may be applied to the series before end_ms meanwhile. *damage_out as by head_read.
  * Any thread. STATUS_NO_MEMORY. */
 int head_chunks(struct head *head, uint32_t slot, int64_t begin_ms, int64_t end_ms,
                 struct head_chunk **chunks, size_t *count, size_t *capacity, struct buf *open_bits,
-                unsigned *damaged_out);
+                struct head_damage *damage_out);
 
 /* Forgets the chunks that end before `end_ms` of the slots from `slot` on, of at most `slots` of them;
  * returns the next slot, or UINT32_MAX at the end: then the chunk log may drop them, and the oldest sample of

@@ -1,5 +1,6 @@
 #include "tests/unit/query/fake_storage.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -184,6 +185,10 @@ struct slice selection_label(const struct storage_selection *selection, size_t i
 
 uint64_t selection_damaged(const struct storage_selection *selection) {
     return selection->storage->damaged;
+}
+
+void selection_damage_text(struct storage_selection *selection, char *out, size_t bytes) {
+    snprintf(out, bytes, "%s", selection->storage->damaged > 0 ? "block 7" : "");
 }
 
 uint64_t selection_series_id(const struct storage_selection *selection, size_t index) {

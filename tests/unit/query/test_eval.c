@@ -1073,8 +1073,7 @@ static void damage(void **state) {
     for (size_t i = 0; i < 4; i++) {
         result = run(queries[i], 0);
         assert_int_equal(result->warning_count, 1);
-        assert_string_equal(result->warnings[0],
-                            "samples may be missing: a part of what was asked for is damaged on disk");
+        assert_string_equal(result->warnings[0], "samples may be missing, damaged on disk: block 7");
         query_result_free(result);
     }
     fake_storage_damage(storage, 0);

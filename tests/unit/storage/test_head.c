@@ -63,9 +63,9 @@ static void close_head(struct head *head) {
 
 static int read_head(struct head *head, uint32_t slot, int64_t min_ms, int64_t max_ms,
                      struct sample_columns *columns) {
-    unsigned damaged;
-    int status = head_read(head, slot, min_ms, max_ms, columns, &damaged);
-    assert_true(status < 0 || damaged == 0);
+    struct head_damage damage;
+    int status = head_read(head, slot, min_ms, max_ms, columns, &damage);
+    assert_true(status < 0 || damage.count == 0);
     return status;
 }
 
@@ -165,11 +165,11 @@ static void test_cut(void **state) {
     buf_init(&open_bits);
     for (uint32_t slot = 0; slot <= SLOTS; slot++) {
         size_t count = 0, before = 0;
-        unsigned damaged;
+        struct head_damage damage;
         assert_int_equal(
-            head_chunks(head, slot, INT64_MIN, end_ms, &chunks, &count, &capacity, &open_bits, &damaged),
+            head_chunks(head, slot, INT64_MIN, end_ms, &chunks, &count, &capacity, &open_bits, &damage),
             STATUS_OK);
-        assert_int_equal(damaged, 0);
+        assert_int_equal(damage.count, 0);
         struct sample_columns columns = {0};
         for (size_t i = 0; i < count; i++) {
             size_t from = columns.count;
