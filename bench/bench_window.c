@@ -84,6 +84,11 @@ uint64_t selection_damaged(const struct storage_selection *selection) {
     return 0;
 }
 
+void selection_damage_text(struct storage_selection *selection, char *out, size_t bytes) {
+    (void)selection;
+    snprintf(out, bytes, "%s", "");
+}
+
 int selection_read(struct storage_selection *selection, size_t index, int64_t time_min_ms,
                    int64_t time_max_ms, struct sample_columns *columns) {
     const int64_t *times_ms = selection->storage->times_ms[index % 2];
