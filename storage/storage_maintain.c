@@ -405,7 +405,7 @@ static bool job_choose(struct storage *storage, int64_t now_ms) {
     storage__ballast_step(storage, now_ms);
     if (retry_waits(&m->retry, now_ms))
         return false;
-    if (retention_run(storage, now_ms) || storage__deletes_save(storage, now_ms))
+    if (retention_run(storage, now_ms))
         return true;
     if (!storage__deletes_proven(storage))
         return false; /* what the next start may not find must not be left out of a block */
@@ -718,6 +718,8 @@ bool storage_maintain(struct storage *storage, int64_t now_ms) {
             return true;
         if (storage__snapshot_runs(storage))
             return more; /* one job at a time */
+        /* Whatever else there is to do is not put off: deletes may come faster than they are saved. */
+        more |= storage__deletes_save(storage, now_ms);
         if (job_choose(storage, now_ms) || storage__version_prepare(storage))
             return true;
         return storage__compact(storage, now_ms) || more;

@@ -112,6 +112,18 @@ void batch_submit(struct fixture *f, struct batch *b, struct outcome *outcome) {
     storage_write_submit(f->storage, write, outcome_set, outcome);
 }
 
+int delete_submit(struct fixture *f, const struct delete_selector *selectors, size_t count,
+                  int64_t time_min_ms, int64_t time_max_ms, struct outcome *outcome) {
+    struct storage_write *write;
+    struct error_detail detail = {0};
+    outcome->done = false;
+    int status =
+        storage_delete_prepare(f->storage, selectors, count, time_min_ms, time_max_ms, &detail, &write);
+    if (status == STATUS_OK)
+        storage_write_submit(f->storage, write, outcome_set, outcome);
+    return status;
+}
+
 struct storage_write_result batch_write(struct fixture *f, struct batch *b) {
     struct outcome outcome;
     batch_submit(f, b, &outcome);

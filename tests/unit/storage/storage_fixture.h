@@ -18,7 +18,7 @@ struct fixture {
     struct io *io_maintain;
     struct limits limits;
     struct storage *storage;
-    int64_t now_ms;
+    _Atomic int64_t now_ms;
     const struct matcher_compiler *compiler;
 };
 
@@ -47,6 +47,10 @@ struct batch *batch_new(void);
 void batch_add(struct batch *b, int series, int64_t time_ms, uint64_t value_bits);
 void batch_free(struct batch *b);
 void batch_submit(struct fixture *f, struct batch *b, struct outcome *outcome);
+
+/* The same for a delete; fails with storage_delete_prepare's status. */
+int delete_submit(struct fixture *f, const struct delete_selector *selectors, size_t count,
+                  int64_t time_min_ms, int64_t time_max_ms, struct outcome *outcome);
 
 /* Writes it, waits for the answer, and frees it. */
 struct storage_write_result batch_write(struct fixture *f, struct batch *b);

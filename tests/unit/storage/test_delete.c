@@ -122,23 +122,12 @@ static void check(struct fixture *f) {
     check_labels(f);
 }
 
-static void outcome_set(void *context, struct storage_write *write) {
-    struct outcome *outcome = context;
-    outcome->done = true;
-    outcome->result = *storage_write_result(write);
-    storage_write_free(write);
-}
-
 static int delete_selectors(struct fixture *f, const struct delete_selector *selectors, size_t count,
                             struct span span) {
-    struct storage_write *write;
-    struct error_detail detail = {0};
-    struct outcome outcome = {0};
-    int status =
-        storage_delete_prepare(f->storage, selectors, count, span.min_ms, span.max_ms, &detail, &write);
+    struct outcome outcome;
+    int status = delete_submit(f, selectors, count, span.min_ms, span.max_ms, &outcome);
     if (status < 0)
         return status;
-    storage_write_submit(f->storage, write, outcome_set, &outcome);
     while (!outcome.done)
         if (!storage_step(f->storage, f->now_ms))
             storage_wait(f->storage, 10);
@@ -510,10 +499,32 @@ static void test_random(void **state) {
     }
 }
 
+/* Deletes that come as fast as they are saved do not keep windows from being cut. */
+static void test_stream(void **state) {
+    (void)state;
+    struct fixture f;
+    open_small(&f);
+    const int64_t begin_ms = f.now_ms;
+    for (int window = 0; window < 2; window++) {
+        assert_int_equal(write_one(&f, 0, f.now_ms, double_bits(window)).status, STATUS_OK);
+        f.now_ms += 2 * WINDOW_MS;
+        if (window == 0)
+            maintain(&f); /* a block that needs them */
+    }
+    assert_int_equal(metric_get(METRIC_blocks_cut), 1);
+    for (int i = 0; i < 30; i++) {
+        assert_int_equal(delete_by(&f, MATCHER_EQUAL, "7", (struct span){begin_ms, begin_ms + i}), STATUS_OK);
+        (void)storage_maintain(f.storage, f.now_ms);
+    }
+    assert_int_equal(metric_get(METRIC_blocks_cut), 2);
+    fixture_close(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_spans), cmocka_unit_test(test_hidden),  cmocka_unit_test(test_payload),
-        cmocka_unit_test(test_again), cmocka_unit_test(test_refused), cmocka_unit_test(test_random),
+        cmocka_unit_test(test_spans),  cmocka_unit_test(test_hidden), cmocka_unit_test(test_payload),
+        cmocka_unit_test(test_stream), cmocka_unit_test(test_again),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -344,37 +344,110 @@ static void test_damage(void **state) {
     fixture_close(&f);
 }
 
-/* The real threads: writers of scrapes and of late samples, readers that compare, windows of a tenth of a
- * second. */
+/* The real threads: a writer of scrapes and of late samples, readers that compare, one who deletes and lets
+ * blocks be cleaned, one who asks how it all is; windows of a tenth of a second, merged, with snapshots. */
+
 struct shared {
     struct fixture *f;
     _Atomic int64_t written_ms; /* of series 0: all multiples of 10 up to here were acknowledged */
+    _Atomic int64_t deleted_ms; /* of series 11, which is deleted over and over: nothing up to here is left */
+    _Atomic unsigned cleaned;
     _Atomic bool stop;
     _Atomic unsigned reads;
 };
 
+/* How many samples there are of one series up to a time; all of them are at multiples of 10. SIZE_MAX: it
+ * failed. */
+static size_t samples_until(struct fixture *f, const char *series, int64_t time_max_ms,
+                            struct sample_columns *columns) {
+    const struct matcher matcher = {
+        .kind = MATCHER_EQUAL, .name = slice_str("i"), .value = slice_str(series)};
+    struct storage_selection *selection;
+    columns->count = 0;
+    if (storage_select(f->storage, &matcher, 1, 0, time_max_ms, 0, &selection) != STATUS_OK)
+        return SIZE_MAX;
+    bool failed = selection_series_count(selection) > 1 ||
+                  (selection_series_count(selection) == 1 &&
+                   selection_read(selection, 0, 0, time_max_ms, columns) != STATUS_OK);
+    selection_close(selection);
+    return failed ? SIZE_MAX : columns->count;
+}
+
 static void *reader_run(void *context) {
     struct shared *shared = context;
-    const struct matcher matcher = {.kind = MATCHER_EQUAL, .name = slice_str("i"), .value = slice_str("0")};
     struct sample_columns columns = {0};
     while (!shared->stop) {
-        int64_t written_ms = shared->written_ms;
-        struct storage_selection *selection;
-        if (storage_select(shared->f->storage, &matcher, 1, 0, written_ms, 0, &selection) != STATUS_OK)
-            return (void *)1;
-        columns.count = 0;
-        if (written_ms > 0 && (selection_series_count(selection) != 1 ||
-                               selection_read(selection, 0, 0, written_ms, &columns) != STATUS_OK ||
-                               columns.count != (size_t)(written_ms / 10)))
+        int64_t written_ms = shared->written_ms, deleted_ms = shared->deleted_ms;
+        if (samples_until(shared->f, "0", written_ms, &columns) != (size_t)(written_ms / 10))
             return (void *)1;
         for (size_t i = 0; i < columns.count; i++)
             if (columns.times_ms[i] != (int64_t)(i + 1) * 10)
                 return (void *)1;
-        selection_close(selection);
+        if (samples_until(shared->f, "11", deleted_ms, &columns) != 0)
+            return (void *)1;
         shared->reads++;
     }
     sample_columns_release(&columns);
     return NULL;
+}
+
+static void cleaned(void *context, int status) {
+    struct shared *shared = context;
+    shared->cleaned += status == STATUS_OK;
+}
+
+static void *deleter_run(void *context) {
+    struct shared *shared = context;
+    const struct matcher matcher = {.kind = MATCHER_EQUAL, .name = slice_str("i"), .value = slice_str("11")};
+    const struct delete_selector selector = {&matcher, 1};
+    for (unsigned i = 0; !shared->stop; i++) {
+        int64_t written_ms = shared->written_ms;
+        if (i % 2 && written_ms > 400)
+            written_ms -= 400; /* what is in blocks, but not in the head */
+        unsigned before = shared->cleaned;
+        struct outcome outcome;
+        int status = delete_submit(shared->f, &selector, 1, 0, written_ms, &outcome);
+        if (status != STATUS_OK && status != STATUS_BUSY)
+            return (void *)1;
+        while (status == STATUS_OK && !outcome.done)
+            usleep(100);
+        if (status == STATUS_OK && outcome.result.status != STATUS_OK)
+            return (void *)1;
+        if (status == STATUS_OK && written_ms > shared->deleted_ms)
+            shared->deleted_ms = written_ms;
+        usleep(20000);
+        if (i % 4 != 3)
+            continue;
+        if (storage_deletes_clean(shared->f->storage, cleaned, shared) != STATUS_OK)
+            return (void *)1;
+        while (!shared->stop && shared->cleaned == before)
+            usleep(1000);
+    }
+    return NULL;
+}
+
+static void *asker_run(void *context) {
+    struct shared *shared = context;
+    while (!shared->stop) {
+        struct storage_status status;
+        struct storage_memory memory;
+        struct storage_cardinality cardinality;
+        struct arena arena;
+        arena_init(&arena, 0, 0);
+        storage_status(shared->f->storage, &status);
+        storage_memory(shared->f->storage, &memory);
+        if (storage_cardinality(shared->f->storage, 5, &arena, &cardinality) != STATUS_OK)
+            return (void *)1;
+        arena_release(&arena);
+        usleep(2000);
+    }
+    return NULL;
+}
+
+static bool all_happened(const struct shared *shared) {
+    return metric_get(METRIC_blocks_cut) >= 5 && metric_get(METRIC_blocks_late) > 0 &&
+           metric_get(METRIC_snapshots) >= 3 && metric_get(METRIC_compactions) > 0 &&
+           metric_get(METRIC_blocks_cleaned) > 0 && shared->cleaned > 0;
 }
 
 static void test_threads(void **state) {
@@ -385,36 +458,45 @@ static void test_threads(void **state) {
     f.limits.window_ms = 100;
     f.limits.window_grace_ms = 50;
     f.limits.late_ms_max = 30;
-    f.now_ms = 1000000;
+    f.limits.block_range_ms_max = 900;
+    f.limits.snapshot_samples_max = 500;
+    f.limits.log_group_bytes_max = 16 << 10;
+    f.limits.log_segment_bytes = 64 << 10;
+    f.limits.scrub_pass_ms = 1;
+    f.now_ms = 0;
     fixture_open_storage(&f);
     assert_int_equal(storage_thread_start(f.storage), STATUS_OK);
     struct shared shared = {.f = &f};
-    pthread_t readers[2];
-    for (int i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&readers[i], NULL, reader_run, &shared), 0);
+    void *(*const runs[])(void *) = {reader_run, reader_run, deleter_run, asker_run};
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, runs[i], &shared), 0);
     for (int64_t i = 1; i <= 300; i++) {
         struct batch *b = batch_new();
         struct outcome outcome;
         batch_add(b, 0, i * 10, double_bits((double)i));
         for (int series = 1; series < 20; series++)
-            batch_add(b, series, i * 10 - (series % 5 == 0 ? 250 : 0), double_bits((double)i));
+            batch_add(b, series, i * 10 - (series % 5 == 0 ? 1500 : 0), double_bits((double)i));
         batch_submit(&f, b, &outcome);
         while (!outcome.done)
             usleep(100);
         batch_free(b);
         assert_int_equal(outcome.result.status, STATUS_OK);
         shared.written_ms = i * 10;
+        f.now_ms = i * 10;
     }
-    for (int i = 0; i < 6000 && metric_get(METRIC_blocks_cut) < 5; i++)
+    for (int i = 0; i < 6000 && !all_happened(&shared); i++) {
         usleep(10000);
+        f.now_ms += 10;
+    }
     shared.stop = true;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
         void *failed;
-        pthread_join(readers[i], &failed);
+        pthread_join(threads[i], &failed);
         assert_null(failed);
     }
     storage_thread_stop(f.storage);
-    assert_true(metric_get(METRIC_blocks_cut) >= 5);
+    assert_true(all_happened(&shared));
     assert_true(shared.reads > 10);
     fixture_close(&f);
 }
