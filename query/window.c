@@ -58,6 +58,40 @@ static double resets_add(struct window *window, double result) {
     return result;
 }
 
+static double edges_factor(const struct window *window, double to_start, bool is_rate) {
+    const struct window_edges *edges = &window->edges;
+    double factor = edges->sampled == 0 ? 1 : (edges->sampled + to_start + edges->to_end) / edges->sampled;
+    return is_rate ? factor / window->range_s : factor;
+}
+
+/* Where samples come evenly these are the same in window after window, and nothing is divided. */
+static void edges_find(struct window *window, bool is_rate) {
+    struct window_edges *edges = &window->edges;
+    int64_t first_ms = window->times_ms[window->low], last_ms = window->times_ms[window->high - 1];
+    int64_t start_ms = first_ms - window->start_ms, sampled_ms = last_ms - first_ms;
+    size_t count = window->high - window->low;
+    if (count == edges->count && start_ms == edges->start_ms && sampled_ms == edges->sampled_ms)
+        return; /* then the rest of the range is the same too */
+    *edges = (struct window_edges){.count = count,
+                                   .start_ms = start_ms,
+                                   .sampled_ms = sampled_ms,
+                                   .to_start = (double)start_ms / 1000,
+                                   .to_end = (double)(window->end_ms - last_ms) / 1000,
+                                   .sampled = (double)sampled_ms / 1000};
+    double average = edges->sampled / (double)(count - 1), threshold = average * 1.1;
+    if (edges->to_start >= threshold)
+        edges->to_start = average / 2;
+    if (edges->to_end >= threshold)
+        edges->to_end = average / 2;
+    edges->factor = edges_factor(window, edges->to_start, is_rate);
+}
+
+/* Is sampled * (first / result), as it is rounded, surely not below to_start? Most counters are far from 0.
+ */
+static bool zero_is_far(const struct window_edges *edges, double first, double result) {
+    return first > 1e-200 && first * edges->sampled > edges->to_start * result * (1 + 1e-10);
+}
+
 static bool extrapolate(struct window *window, bool is_counter, bool is_rate, double *out) {
     const double *values = window->values;
     size_t low = window->low, high = window->high;
@@ -65,27 +99,17 @@ static bool extrapolate(struct window *window, bool is_counter, bool is_rate, do
         return extended_delta(window, is_counter, is_rate, out);
     if (high - low < 2)
         return false;
-    int64_t first_ms = window->times_ms[low], last_ms = window->times_ms[high - 1];
     double result = values[high - 1] - values[low];
     if (is_counter)
         result = resets_add(window, result);
-    double to_start = (double)(first_ms - window->start_ms) / 1000;
-    double to_end = (double)(window->end_ms - last_ms) / 1000;
-    double sampled = (double)(last_ms - first_ms) / 1000;
-    double average = sampled / (double)(high - low - 1);
-    double threshold = average * 1.1;
-    if (to_start >= threshold)
-        to_start = average / 2;
-    if (is_counter && result > 0 && values[low] >= 0) {
-        double to_zero = sampled * (values[low] / result);
-        if (to_zero < to_start)
-            to_start = to_zero;
+    edges_find(window, is_rate);
+    const struct window_edges *edges = &window->edges;
+    double factor = edges->factor;
+    if (is_counter && result > 0 && values[low] >= 0 && !zero_is_far(edges, values[low], result)) {
+        double to_zero = edges->sampled * (values[low] / result);
+        if (to_zero < edges->to_start)
+            factor = edges_factor(window, to_zero, is_rate);
     }
-    if (to_end >= threshold)
-        to_end = average / 2;
-    double factor = sampled == 0 ? 1 : (sampled + to_start + to_end) / sampled;
-    if (is_rate)
-        factor /= window->range_s;
     *out = result * factor;
     return true;
 }

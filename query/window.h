@@ -19,6 +19,14 @@ struct span {
     size_t low, high;
 };
 
+/* How far a window's samples are from its edges, and what an increase is multiplied by to reach them. */
+struct window_edges {
+    size_t count;
+    int64_t start_ms, sampled_ms;
+    double to_start, to_end, sampled; /* seconds; to the edges no further than is extrapolated */
+    double factor;
+};
+
 /* The samples [low, high) of a series, those in (start_ms, end_ms]. Lives for the whole series. */
 struct window {
     struct eval *eval;
@@ -40,6 +48,8 @@ struct window {
     size_t first, last;                     /* rate, min, max: what is used of the list in scratch */
     size_t events, events_low, events_high; /* changes, resets: how many among [low, high) */
     size_t sorted_low, sorted_high;         /* quantile: what stands sorted in scratch */
+
+    struct window_edges edges; /* rate: of the window before */
 
     /* Sums. */
     enum { SUMS_UNKNOWN, SUMS_NONE, SUMS_KEPT, SUMS_EXACT } sums;
