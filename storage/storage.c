@@ -350,6 +350,8 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(storage__load(storage, detail, &load));
     TRY(chunklog_sweep(storage->chunklog));
     storage__snapshot_opened(storage, &load);
+    wal_reached(storage->wal, load.reached);
+    wal_reached(storage->wal, manifest_position_max(&storage->manifest));
     TRY(replay_log(storage, &load, detail));
     TRY(start_log(storage));
     storage->retire_due = true; /* what the log has of them may be in blocks */

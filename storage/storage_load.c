@@ -222,6 +222,8 @@ static int slice_restore(struct storage *storage, struct slice payload, uint64_t
     status = STATUS_OK;
     for (uint32_t slot = slice.first; slot < slice.end; slot++)
         load->taken_at[slot] = slice.position;
+    if (slice.position > load->reached)
+        load->reached = slice.position;
 out:
     return status;
 }

@@ -235,7 +235,8 @@ struct load {
     wal_position position; /* 0: no snapshot */
     uint64_t *taken_at;    /* by slot: what was logged below it is in the snapshot */
     uint32_t slot_end;
-    bool damaged; /* something of it was: another one shall take its place soon */
+    wal_position reached; /* the highest of these */
+    bool damaged;         /* something of it was: another one shall take its place soon */
 };
 
 /* After storage__load: what comes next builds on it, or takes its place if it was damaged. */

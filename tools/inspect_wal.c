@@ -94,7 +94,7 @@ int inspect__wal(struct io *io, const char *path) {
     /* A data directory has the log in "wal". */
     if ((size_t)snprintf(inner, sizeof inner, "%s/wal", path) < sizeof inner && access(inner, F_OK) == 0)
         path = inner;
-    int status = log_read(io, path, &sink, &detail, &stats);
+    int status = log_read(io, path, 0, &sink, &detail, &stats);
     if (status < 0) {
         fprintf(stderr, "tidalite: %s\n", detail.text[0] != '\0' ? detail.text : status_message(status));
         return EXIT_FAILURE;

@@ -80,8 +80,8 @@ static void on_damage(void *context, uint32_t segment, uint64_t offset, uint64_t
     sink->damage(sink->context, segment, offset, frames, what);
 }
 
-int log_read(struct io *io, const char *dir, const struct log_sink *sink, struct error_detail *detail,
-             struct wal_replay_stats *stats_out) {
+int log_read(struct io *io, const char *dir, wal_position reached, const struct log_sink *sink,
+             struct error_detail *detail, struct wal_replay_stats *stats_out) {
     const struct wal_options options = {
         .io = io, .dir = dir, .segment_bytes = (uint64_t)1 << 20, .read_only = true};
     const struct wal_sink inner = {on_segment, on_record, (void *)(uintptr_t)sink, on_damage};
@@ -89,6 +89,7 @@ int log_read(struct io *io, const char *dir, const struct log_sink *sink, struct
     int status = wal_open(&options, detail, &wal);
     if (status < 0)
         return status;
+    wal_reached(wal, reached);
     status = wal_replay(wal, 0, &inner, detail, stats_out);
     wal_close(wal);
     return status;

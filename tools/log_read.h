@@ -26,9 +26,9 @@ struct log_sink {
     void *context;
 };
 
-/* The log in the directory `dir`. STATUS_NOT_FOUND too if a segment vanished meanwhile: who uses the
- * directory had no need of it any more. */
-int log_read(struct io *io, const char *dir, const struct log_sink *sink, struct error_detail *detail,
-             struct wal_replay_stats *stats_out);
+/* The log in the directory `dir`, known to have reached `reached` (0: nothing is known). STATUS_NOT_FOUND too
+ * if a segment vanished meanwhile: who uses the directory had no need of it any more. */
+int log_read(struct io *io, const char *dir, wal_position reached, const struct log_sink *sink,
+             struct error_detail *detail, struct wal_replay_stats *stats_out);
 
 #endif

@@ -88,7 +88,8 @@ static int read_once(struct log_check *check, struct wal_replay_stats *stats, st
     buf_clear(&check->found);
     if (check->orphan_end > 0)
         memset(check->orphans, 0, check->orphan_end * sizeof *check->orphans);
-    int status = log_read(check->verify->io, check->dir, &sink, detail, stats);
+    int status = log_read(check->verify->io, check->dir, manifest_position_max(&check->verify->manifest),
+                          &sink, detail, stats);
     return status == STATUS_OK && check->found.failed ? STATUS_NO_MEMORY : status;
 }
 

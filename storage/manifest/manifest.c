@@ -292,6 +292,23 @@ static int copy_read(const uint8_t *bytes, size_t len, struct manifest *out) {
     return decode(bytes + HEAD_BYTES, (size_t)load_u64(bytes + 16), load_u64(bytes + 24), out);
 }
 
+static uint64_t larger(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
+uint64_t manifest_position_max(const struct manifest *manifest) {
+    uint64_t max = 0;
+    for (size_t i = 0; i < manifest->block_count; i++)
+        max = larger(max, larger(manifest->blocks[i].position, manifest->blocks[i].deleted_to));
+    for (size_t i = 0; i < manifest->covered_count; i++)
+        max = larger(max, manifest->covered[i].position);
+    for (size_t i = 0; i < manifest->snapshot_count; i++)
+        max = larger(max, manifest->snapshots[i].position);
+    for (size_t i = 0; i < manifest->delete_count; i++)
+        max = larger(max, manifest->deletes[i].position);
+    return max;
+}
+
 /* ---- the file ---- */
 
 static int path_make(const char *dir, const char *name, char *out, size_t bytes) {

@@ -94,6 +94,9 @@ void manifest_covered_prune(struct manifest *manifest, uint64_t position);
 /* Is a sample of that time, logged in the group at `position`, in a block? */
 bool manifest_covers(const struct manifest *manifest, int64_t time_ms, uint64_t position);
 
+/* The highest log position that it speaks of. */
+uint64_t manifest_position_max(const struct manifest *manifest);
+
 /* Reads `dir`/manifest; blocks. STATUS_NOT_FOUND: there is none; STATUS_CORRUPT: both copies in it are
  * damaged; STATUS_NEWER_FORMAT, STATUS_IO, STATUS_NO_MEMORY. */
 int manifest_load(struct io *io, const char *dir, struct error_detail *detail, struct manifest *out);

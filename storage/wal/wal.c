@@ -150,6 +150,14 @@ out:
     return error_set(detail, status, "opening the log in %s: %s", options->dir, status_message(status));
 }
 
+void wal_reached(struct wal *wal, wal_position position) {
+    uint32_t number = wal__position_segment(position);
+    if (number > wal->number_reached)
+        wal->number_reached = number;
+    if (number > wal->number_max)
+        wal->number_max = number;
+}
+
 void wal_close(struct wal *wal) {
     if (wal == NULL)
         return;

@@ -45,6 +45,10 @@ int wal_open(const struct wal_options *options, struct error_detail *detail, str
 /* Closes files; a group in flight must have ended. */
 void wal_close(struct wal *wal);
 
+/* The log went as far as that, as others know. If it does not any more, wal_replay tells of damage; no
+ * segment gets a number again that was in use then. Before wal_replay. */
+void wal_reached(struct wal *wal, wal_position position);
+
 /* What replay calls. A negative return stops the replay and is returned by it. */
 struct wal_sink {
     /* A segment begins: declarations of earlier ones no longer count. */

@@ -91,7 +91,8 @@ struct wal {
     enum wal_state state;
     bool started;
     bool carries; /* the group is carried over from before the start: the next segment is born with it */
-    uint32_t number_max; /* highest segment number that was ever seen or tried */
+    uint32_t number_reached; /* the segment that others know the log to have reached */
+    uint32_t number_max;     /* highest segment number that was ever seen or tried */
 
     struct wal__segment *segments; /* ascending numbers, the current one last */
     size_t segment_count;

@@ -504,8 +504,8 @@ static void missing_tell(struct replay *replay, uint32_t number, uint64_t frames
     log_error("a log segment is missing", LOG_STR("dir", replay->wal->dir), LOG_U64("segment", number));
 }
 
-/* Segments that a header tells of, or that reading begins in, and that are not there. Those before the first
- * are meant to be gone. */
+/* Segments that a header tells of, that reading begins in, or that the log has reached, and that are not
+ * there. Those before the first are meant to be gone. */
 static void missing_count(struct replay *replay) {
     const struct wal *wal = replay->wal;
     uint32_t counted = 0, first = wal__position_segment(replay->from);
@@ -520,6 +520,9 @@ static void missing_count(struct replay *replay) {
     }
     if (first != 0 && first != counted && !segment_is_there(wal, first))
         missing_tell(replay, first, 1);
+    uint32_t last = wal->segment_count > 0 ? wal->segments[wal->segment_count - 1].header.number : 0;
+    if (last < wal->number_reached && first != wal->number_reached)
+        missing_tell(replay, wal->number_reached, 1);
 }
 
 int wal_replay(struct wal *wal, wal_position from, const struct wal_sink *sink, struct error_detail *detail,

@@ -22,7 +22,14 @@ struct database {
     size_t counts[DATABASE_SERIES];
     size_t capacities[DATABASE_SERIES];
     uint64_t visible; /* those that are not deleted */
+    int64_t again_ms; /* in the middle of what the last delete hides of series DATABASE_AGAIN */
 };
+
+#define DATABASE_AGAIN 3
+
+/* Writes a sample to each series, and one to a place that was deleted; the storage is db->f's. */
+void database_write(struct database *db);
+#define DATABASE_WRITTEN (DATABASE_SERIES + 1)
 
 /* Two levels of blocks, a block of late samples, deletes that wait and one that hides in the head, two
  * snapshots, sealed chunks, late samples, two segments of the log. Closed. Ends the program if it is not so.
@@ -35,6 +42,7 @@ struct verdict {
     uint64_t found;   /* samples that are true */
     uint64_t wrong;   /* never sent, of another value, out of order, of no series of ours */
     uint64_t deleted; /* that are back */
+    uint64_t written; /* of database_write */
     uint64_t damaged; /* pieces that reading met */
     char text[256];   /* the first that is wrong */
 };

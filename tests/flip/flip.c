@@ -2,8 +2,9 @@
  *
  * Each byte of each file is changed once, all of its bits or one of them in turn, and a storage opened on
  * that: nothing that it answers may be wrong, and if anything is missing the damage must have been reported.
- * Every few of them maintenance runs too, and a second start follows: damage must not be made worse, nor what
- * was deleted come back. In long runs of zeros every 61st byte is taken.
+ * Every few of them something is written, maintenance runs, and a second start follows: damage must not be
+ * made worse, what was deleted not come back, and what was written be there. In long runs of zeros every 61st
+ * byte is taken.
  *
  *     flip [--every N] [--only PART-OF-A-PATH] [--at OFFSET] */
 #include <inttypes.h>
@@ -124,7 +125,7 @@ static bool stands_once(void) {
     return has_end(now.path, "chunks") || has_end(now.path, ".log") || now.block;
 }
 
-static uint64_t look(struct storage *storage, const char *when) {
+static uint64_t look(struct storage *storage, const char *when, uint64_t written) {
     struct verdict verdict;
     database_check(&db, storage, &verdict);
     /* A delete that only the log had, lost with its frame, hides nothing; that is told. */
@@ -138,6 +139,11 @@ static uint64_t look(struct storage *storage, const char *when) {
         char text[400];
         snprintf(text, sizeof text, "%s (%" PRIu64 " in all)", verdict.text, verdict.wrong);
         tell(when, text);
+    }
+    if (verdict.written != written) {
+        char text[100];
+        snprintf(text, sizeof text, "%" PRIu64 " of %" PRIu64, verdict.written, written);
+        tell("what was written since is not there", text);
     }
     if (verdict.found < db.visible && damage_reported() + verdict.damaged == 0) {
         char text[100];
@@ -160,18 +166,20 @@ static void try_open_on(struct io *io, bool with_maintenance, bool may_refuse) {
             tell("it does not open", detail.text);
         return;
     }
-    uint64_t found = look(storage, "wrong after a start");
+    uint64_t found = look(storage, "wrong after a start", 0);
     lost += found < db.visible;
     silent += found == db.visible && damage_reported() == 0;
     if (with_maintenance) {
+        db.f.storage = storage;
+        database_write(&db);
         maintain(storage);
-        if (look(storage, "wrong after maintenance") < found)
+        if (look(storage, "wrong after maintenance", DATABASE_WRITTEN) < found)
             tell("maintenance loses samples", "");
         storage_close(storage);
         storage = open_on(io, &detail);
         if (storage == NULL)
             tell("it does not open again", detail.text);
-        else if (look(storage, "wrong after a second start") < found)
+        else if (look(storage, "wrong after a second start", DATABASE_WRITTEN) < found)
             tell("a second start loses samples", "");
     }
     storage_close(storage);
