@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "storage/block/block_meta.h"
 #include "storage/block/block_private.h"
+#include "tests/lib/chunk_grow.h"
 
 #define FILE_BYTES_MAX ((size_t)128 << 10)
 #define PIECES_MAX     512
@@ -82,15 +83,6 @@ static void clean_up(void) {
 
 /* ---- The block ---------------------------------------------------------------------------------------- */
 
-static uint8_t *grow(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
-                     size_t *capacity) {
-    (void)context;
-    (void)old_capacity;
-    (void)used;
-    *capacity = 2 * bytes;
-    return mem_realloc(old, *capacity);
-}
-
 static void know(struct slice s) {
     if (known_count == PIECES_MAX)
         abort();
@@ -123,8 +115,8 @@ static void series_add(struct block_writer *writer, unsigned number) {
         struct chunk_open open = {0};
         chunks[c] = (struct block_chunk){.time_min_ms = time_ms, .log_position = 100 + c};
         for (unsigned i = 0; i < 4 + number; i++, time_ms += 15)
-            if (chunk_append(&open, (struct sample){time_ms, (uint64_t)number << 40 | i}, START_NONE, grow,
-                             NULL) < 0)
+            if (chunk_append(&open, (struct sample){time_ms, (uint64_t)number << 40 | i}, START_NONE,
+                             chunk_grow, NULL) < 0)
                 abort();
         chunks[c].time_max_ms = open.time_ms;
         chunks[c].info = open.info;

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "storage/chunk/chunk.h"
+#include "tests/lib/chunk_grow.h"
 
 #define INPUT_BYTES_MAX 8192
 
@@ -16,19 +17,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static _Noreturn void finding(const char *what) {
     fprintf(stderr, "finding: %s\n", what);
     abort();
-}
-
-static uint8_t *grow(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
-                     size_t *capacity) {
-    (void)context, (void)old_capacity;
-    uint8_t *grown = mem_alloc(bytes + bytes % 5); /* its size to the byte, so that an overrun is seen */
-    if (grown == NULL)
-        return NULL;
-    if (used > 0)
-        memcpy(grown, old, used);
-    mem_free(old);
-    *capacity = bytes + bytes % 5;
-    return grown;
 }
 
 struct series {
@@ -69,7 +57,7 @@ static void check_decode(struct slice bytes, struct chunk_info info, const struc
 static void check_append(const struct series *series, int64_t min, int64_t max) {
     struct chunk_open chunk = {0};
     for (size_t i = 0; i < series->count; i++) {
-        if (chunk_append(&chunk, series->samples[i], series->starts_ms[i], grow, NULL) != STATUS_OK)
+        if (chunk_append(&chunk, series->samples[i], series->starts_ms[i], chunk_grow, NULL) != STATUS_OK)
             finding("does not append");
         if (chunk_last_value_bits(&chunk) != series->samples[i].value_bits)
             finding("another last value");

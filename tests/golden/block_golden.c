@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "storage/block/block.h"
+#include "tests/lib/chunk_grow.h"
 
 static _Noreturn void fail(const char *what, const struct error_detail *detail) {
     fprintf(stderr, "block_golden: %s: %s\n", what, detail->text);
@@ -34,15 +35,6 @@ struct made {
     size_t count;
 };
 
-static uint8_t *grow(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
-                     size_t *capacity) {
-    (void)context;
-    (void)old_capacity;
-    (void)used;
-    *capacity = bytes < 1024 ? 1024 : 65535;
-    return mem_realloc(old, *capacity);
-}
-
 /* One chunk: its samples depend on `seed` alone. */
 static void chunk_add(struct made *made, unsigned seed, int64_t time_ms, unsigned samples, bool starts) {
     static const uint64_t special[] = {
@@ -56,7 +48,7 @@ static void chunk_add(struct made *made, unsigned seed, int64_t time_ms, unsigne
         if ((seed + i) % 11 == 10)
             sample.value_bits = special[(seed + i) / 11 % 6];
         int64_t start_ms = starts ? BASE_MS - 1000 - (int64_t)(i / 4) : START_NONE;
-        if (chunk_append(&open, sample, start_ms, grow, NULL) < 0)
+        if (chunk_append(&open, sample, start_ms, chunk_grow, NULL) < 0)
             abort();
         chunk->time_max_ms = time_ms;
         if (i + 1 < samples)

@@ -1,6 +1,7 @@
 /* storage_fixture.c: see storage_fixture.h. */
 #include "tests/unit/storage/storage_fixture.h"
 
+#include <dirent.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +65,37 @@ void fixture_close(struct fixture *f) {
     io_close(f->io);
     io_close(f->io_maintain);
     nftw(f->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+void fixture_maintain(struct fixture *f) {
+    for (int idle = 0; idle < 3;) {
+        bool worked = storage_maintain(f->storage, f->now_ms);
+        worked |= storage_step(f->storage, f->now_ms);
+        idle = worked ? 0 : idle + 1;
+    }
+}
+
+size_t fixture_entries(const struct fixture *f, const char *name) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", f->dir, name);
+    DIR *dir = opendir(path);
+    assert_non_null(dir);
+    size_t count = 0;
+    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
+        count += entry->d_name[0] != '.';
+    closedir(dir);
+    return count;
+}
+
+void file_flip(const char *path, size_t offset) {
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, (long)offset, SEEK_SET), 0);
+    int byte = fgetc(file);
+    assert_true(byte != EOF);
+    assert_int_equal(fseek(file, (long)offset, SEEK_SET), 0);
+    fputc(byte ^ 0x10, file);
+    fclose(file);
 }
 
 struct batch *batch_new(void) {

@@ -43,6 +43,15 @@ void fixture_open_storage(struct fixture *f); /* fails the test if it does not o
 void fixture_reopen(struct fixture *f);
 void fixture_close(struct fixture *f); /* removes the directory */
 
+/* Steps and maintains until there is nothing to do. */
+void fixture_maintain(struct fixture *f);
+
+/* How many files or directories there are in one of the storage's directories. */
+size_t fixture_entries(const struct fixture *f, const char *name);
+
+/* Flips a bit of that byte. */
+void file_flip(const char *path, size_t offset);
+
 struct batch *batch_new(void);
 void batch_add(struct batch *b, int series, int64_t time_ms, uint64_t value_bits);
 void batch_free(struct batch *b);

@@ -6,15 +6,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "test_block_model.h"
-
-static uint8_t *grow(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
-                     size_t *capacity) {
-    (void)context;
-    (void)old_capacity;
-    (void)used;
-    *capacity = 2 * bytes > 65535 ? 65535 : 2 * bytes;
-    return mem_realloc(old, *capacity);
-}
+#include "tests/lib/chunk_grow.h"
 
 /* Adds a series whose chunks hold these samples, `per_chunk` each. */
 static void add_samples(struct model *model, const char *name, const struct sample *samples, size_t count,
@@ -30,7 +22,7 @@ static void add_samples(struct model *model, const char *name, const struct samp
         struct chunk_open open = {0};
         size_t from = c * per_chunk, to = from + per_chunk < count ? from + per_chunk : count;
         for (size_t i = from; i < to; i++)
-            assert_int_equal(chunk_append(&open, samples[i], START_NONE, grow, NULL), STATUS_OK);
+            assert_int_equal(chunk_append(&open, samples[i], START_NONE, chunk_grow, NULL), STATUS_OK);
         struct slice bits = chunk_bytes(&open);
         uint8_t *copy = mem_alloc(bits.len);
         memcpy(copy, bits.data, bits.len);

@@ -2,6 +2,7 @@
 #include "test_block_model.h"
 
 #include "base/label.h"
+#include "tests/lib/chunk_grow.h"
 
 void model_open(struct model *model, enum io_backend backend, uint64_t seed) {
     memset(model, 0, sizeof *model);
@@ -53,15 +54,6 @@ void model_close(struct model *model) {
 
 /* ---- Series ------------------------------------------------------------------------------------------- */
 
-static uint8_t *grow(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
-                     size_t *capacity) {
-    (void)context;
-    (void)old_capacity;
-    (void)used;
-    *capacity = 2 * bytes > 65535 ? 65535 : 2 * bytes;
-    return mem_realloc(old, *capacity);
-}
-
 static struct block_chunk chunk_make(struct model *model, int64_t *time_ms) {
     struct chunk_open open = {0};
     struct block_chunk chunk = {.time_min_ms = *time_ms};
@@ -70,7 +62,7 @@ static struct block_chunk chunk_make(struct model *model, int64_t *time_ms) {
     for (uint64_t i = 0; i < samples; i++) {
         struct sample sample = {.time_ms = *time_ms};
         memcpy(&sample.value_bits, &value, sizeof value);
-        assert_int_equal(chunk_append(&open, sample, START_NONE, grow, NULL), STATUS_OK);
+        assert_int_equal(chunk_append(&open, sample, START_NONE, chunk_grow, NULL), STATUS_OK);
         chunk.time_max_ms = *time_ms;
         *time_ms += 15000;
         value += (double)rand_below(&model->rand, 3);

@@ -14,23 +14,9 @@
 #include "base/bytes.h"
 #include "base/rand.h"
 #include "storage/chunk/chunk.h"
+#include "tests/lib/chunk_grow.h"
 
 #define SERIES_DEFAULT 40000 /* about 2.4 M samples; TIDALITE_CHUNK_SERIES raises it */
-
-static uint8_t *grow(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
-                     size_t *capacity) {
-    (void)context, (void)old_capacity;
-    size_t want = bytes + (size_t)(bytes % 7);
-    uint8_t *grown = mem_alloc(want); /* its size to the byte, so that ASan sees an overrun */
-    if (grown == NULL)
-        return NULL;
-    memset(grown, 0xa5, want); /* nothing may rely on zeros */
-    if (used > 0)
-        memcpy(grown, old, used);
-    mem_free(old);
-    *capacity = want;
-    return grown;
-}
 
 /* ---- the second encoder ---- */
 
@@ -259,7 +245,7 @@ static void test_round_trip(void **state) {
         series_make(&rand, samples, starts, count);
         struct chunk_open chunk = {0};
         for (size_t i = 0; i < count; i++) {
-            assert_int_equal(chunk_append(&chunk, samples[i], starts[i], grow, NULL), STATUS_OK);
+            assert_int_equal(chunk_append(&chunk, samples[i], starts[i], chunk_grow, NULL), STATUS_OK);
             assert_true(chunk_last_value_bits(&chunk) == samples[i].value_bits);
         }
         struct chunk_info info;
@@ -312,13 +298,13 @@ static void test_costs(void **state) {
     struct chunk_open chunk = {0};
     const struct sample regular[] = {{1000, 0}, {2000, 0}, {3000, 0}};
     for (int i = 0; i < 3; i++)
-        assert_int_equal(chunk_append(&chunk, regular[i], START_NONE, grow, NULL), STATUS_OK);
+        assert_int_equal(chunk_append(&chunk, regular[i], START_NONE, chunk_grow, NULL), STATUS_OK);
     unsigned before = chunk.bit_count;
-    assert_int_equal(chunk_append(&chunk, (struct sample){4000, 0}, START_NONE, grow, NULL), STATUS_OK);
+    assert_int_equal(chunk_append(&chunk, (struct sample){4000, 0}, START_NONE, chunk_grow, NULL), STATUS_OK);
     assert_int_equal(chunk.bit_count - before, 1);
     before = chunk.bit_count;
-    assert_int_equal(chunk_append(&chunk, (struct sample){5000, STALE_NAN_BITS}, START_NONE, grow, NULL),
-                     STATUS_OK);
+    assert_int_equal(
+        chunk_append(&chunk, (struct sample){5000, STALE_NAN_BITS}, START_NONE, chunk_grow, NULL), STATUS_OK);
     assert_int_equal(chunk.bit_count - before, 5);
     assert_int_equal(chunk.info.start_byte, 0);
     mem_free(chunk.bytes);
@@ -334,7 +320,7 @@ static void test_golden(void **state) {
                                double_bits(1)};
     for (int i = 0; i < 5; i++)
         assert_int_equal(chunk_append(&chunk, (struct sample){1700000000000 + i * 15000, values[i]},
-                                      START_NONE, grow, NULL),
+                                      START_NONE, chunk_grow, NULL),
                          STATUS_OK);
     assert_int_equal(chunk.bit_count, 177);
     assert_memory_equal(chunk_bytes(&chunk).data, golden, sizeof golden);
@@ -362,7 +348,7 @@ static void test_golden_starts(void **state) {
     for (size_t i = 0; i < 8; i++) {
         samples[i] = rows[i].sample;
         starts[i] = rows[i].start_ms;
-        assert_int_equal(chunk_append(&chunk, samples[i], starts[i], grow, NULL), STATUS_OK);
+        assert_int_equal(chunk_append(&chunk, samples[i], starts[i], chunk_grow, NULL), STATUS_OK);
     }
     assert_int_equal(chunk.info.start_byte, 0x83);
     assert_int_equal(chunk_bytes(&chunk).len, sizeof golden);
@@ -443,7 +429,7 @@ static void check_layout(const struct sample *samples, const int64_t *starts, si
     struct chunk_info info;
     struct chunk_open chunk = {0};
     for (size_t i = 0; i < count; i++)
-        assert_int_equal(chunk_append(&chunk, samples[i], starts[i], grow, NULL), STATUS_OK);
+        assert_int_equal(chunk_append(&chunk, samples[i], starts[i], chunk_grow, NULL), STATUS_OK);
     naive_encode(samples, starts, count, &oracle, &info);
     assert_int_equal(chunk.bit_count, oracle.count);
     assert_memory_equal(chunk_bytes(&chunk).data, oracle.bytes, (oracle.count + 7) / 8);
@@ -495,7 +481,7 @@ static void test_worst(void **state) {
             (struct sample){i % 2 == 0 ? INT64_MIN : INT64_MAX / 3,
                             i % 2 == 0 ? UINT64_C(0x8000000000000001) : UINT64_C(0x7000000000000000)};
         starts[i] = i % 3 == 0 ? INT64_MIN : INT64_MAX / 2;
-        assert_int_equal(chunk_append(&chunk, samples[i], starts[i], grow, NULL), STATUS_OK);
+        assert_int_equal(chunk_append(&chunk, samples[i], starts[i], chunk_grow, NULL), STATUS_OK);
     }
     assert_in_range(chunk.bit_count, 24000, 26296);
     struct sample_columns columns = {0};
@@ -518,7 +504,7 @@ static void test_damage(void **state) {
         series_make(&rand, samples, starts, count);
         struct chunk_open chunk = {0};
         for (size_t i = 0; i < count; i++)
-            assert_int_equal(chunk_append(&chunk, samples[i], starts[i], grow, NULL), STATUS_OK);
+            assert_int_equal(chunk_append(&chunk, samples[i], starts[i], chunk_grow, NULL), STATUS_OK);
         size_t len = chunk_bytes(&chunk).len;
         uint8_t *bytes = mem_alloc(len);
         memcpy(bytes, chunk.bytes, len);
@@ -549,13 +535,13 @@ static void test_no_memory(void **state) {
         for (size_t i = 0; i < CHUNK_SAMPLES_MAX; i++) {
             struct chunk_open before = chunk;
             mem_fault_set(1, 1);
-            int status = chunk_append(&chunk, samples[i], starts[i], grow, NULL);
+            int status = chunk_append(&chunk, samples[i], starts[i], chunk_grow, NULL);
             mem_fault_set(0, 0);
             if (status == STATUS_OK)
                 continue;
             assert_int_equal(status, STATUS_NO_MEMORY);
             assert_memory_equal(&before, &chunk, sizeof chunk);
-            assert_int_equal(chunk_append(&chunk, samples[i], starts[i], grow, NULL), STATUS_OK);
+            assert_int_equal(chunk_append(&chunk, samples[i], starts[i], chunk_grow, NULL), STATUS_OK);
         }
         struct sample_columns columns = {0};
         assert_int_equal(chunk_decode(chunk_bytes(&chunk), chunk.info, INT64_MIN, INT64_MAX, &columns),

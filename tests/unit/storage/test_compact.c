@@ -8,6 +8,7 @@
 #include "storage/compact/compact.h"
 #include "storage/io/io_sim.h"
 #include "test_block_model.h"
+#include "tests/lib/chunk_grow.h"
 #include "tests/lib/fault.h"
 
 #define INPUTS_MAX  6
@@ -41,15 +42,6 @@ struct case_ {
     bool deletes;
     struct block *blocks[INPUTS_MAX];
 };
-
-static uint8_t *grow(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
-                     size_t *capacity) {
-    (void)context;
-    (void)old_capacity;
-    (void)used;
-    *capacity = 2 * bytes > 65535 ? 65535 : 2 * bytes;
-    return mem_realloc(old, *capacity);
-}
 
 static void series_labels(size_t series, struct buf *out) {
     char text[24];
@@ -123,7 +115,7 @@ static void table_encode(struct case_ *c, size_t input, const struct table *tabl
         chunks[count].time_min_ms = table->samples[i].sample.time_ms;
         for (size_t k = 0; k < samples && i < table->count; k++, i++)
             assert_int_equal(
-                chunk_append(&open, table->samples[i].sample, table->samples[i].start_ms, grow, NULL),
+                chunk_append(&open, table->samples[i].sample, table->samples[i].start_ms, chunk_grow, NULL),
                 STATUS_OK);
         struct slice bits = chunk_bytes(&open);
         chunks[count].time_max_ms = open.time_ms;
@@ -567,7 +559,7 @@ static void long_write(struct io *io, const char *dir, size_t input, int64_t fro
         for (int k = 0; k < CHUNK_SAMPLES_MAX; k++, time_ms += step_ms)
             assert_int_equal(chunk_append(&open,
                                           (struct sample){time_ms, double_bits((double)(time_ms % 97))},
-                                          START_NONE, grow, NULL),
+                                          START_NONE, chunk_grow, NULL),
                              STATUS_OK);
         chunks[i].time_max_ms = open.time_ms;
         chunks[i].info = open.info;

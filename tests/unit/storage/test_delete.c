@@ -71,14 +71,6 @@ static void open_small(struct fixture *f) {
     memset(counts, 0, sizeof counts);
 }
 
-static void maintain(struct fixture *f) {
-    for (int idle = 0; idle < 3;) {
-        bool worked = storage_maintain(f->storage, f->now_ms);
-        worked |= storage_step(f->storage, f->now_ms);
-        idle = worked ? 0 : idle + 1;
-    }
-}
-
 /* The first of a time is kept. */
 static void model_put(int series, struct sample sample) {
     size_t at = counts[series];
@@ -300,7 +292,7 @@ static void test_again(void **state) {
     fixture_reopen(&f);
     series_expect(&f, 1, (struct sample[]){{t, 10}, {t + 1, 11}}, 2);
     f.now_ms += 2 * WINDOW_MS;
-    maintain(&f);
+    fixture_maintain(&f);
     assert_int_equal(metric_get(METRIC_blocks_cut), 1);
     series_expect(&f, 1, (struct sample[]){{t, 10}, {t + 1, 11}}, 2);
     /* The same with the sample in a block. */
@@ -314,7 +306,7 @@ static void test_again(void **state) {
     fixture_reopen(&f);
     series_expect(&f, 1, (struct sample[]){{t, 13}, {t + 1, 11}}, 2);
     f.now_ms += WINDOW_MS;
-    maintain(&f);
+    fixture_maintain(&f);
     assert_int_equal(metric_get(METRIC_blocks_late), 1);
     fixture_reopen(&f);
     series_expect(&f, 1, (struct sample[]){{t, 13}, {t + 1, 11}}, 2);
@@ -328,7 +320,7 @@ static void clean_set(void *context, int status) {
 static void clean(struct fixture *f) {
     int status = 1;
     assert_int_equal(storage_deletes_clean(f->storage, clean_set, &status), STATUS_OK);
-    maintain(f);
+    fixture_maintain(f);
     assert_int_equal(status, STATUS_OK);
     assert_int_equal(metric_get(METRIC_deletes_pending), 0);
 }
@@ -349,17 +341,17 @@ static void test_refused(void **state) {
     write_one(&f, 1, t, 1);
     for (uint64_t i = 0; i < 3 * f.limits.deletes_max; i++) {
         assert_int_equal(delete_by(&f, MATCHER_EQUAL, "7", all), STATUS_OK);
-        maintain(&f);
+        fixture_maintain(&f);
     }
     f.now_ms += 2 * WINDOW_MS;
-    maintain(&f);
+    fixture_maintain(&f);
     write_one(&f, 2, f.now_ms, 1);
     for (uint64_t i = 0; i < f.limits.deletes_max; i++)
         assert_int_equal(delete_by(&f, MATCHER_EQUAL, "7", all), STATUS_OK);
     assert_int_equal(delete_by(&f, MATCHER_EQUAL, "1", all), STATUS_BUSY);
     assert_int_equal(metric_get(METRIC_deletes_refused), 1);
     series_expect(&f, 1, (struct sample[]){{t, 1}}, 1);
-    maintain(&f); /* blocks are written anew by themselves, when many wait */
+    fixture_maintain(&f); /* blocks are written anew by themselves, when many wait */
     assert_int_equal(metric_get(METRIC_deletes_pending), 0);
     assert_int_equal(metric_get(METRIC_blocks_cleaned), 0); /* it was only marked: nothing in it was hidden */
     assert_int_equal(delete_by(&f, MATCHER_EQUAL, "1", all), STATUS_OK);
@@ -450,7 +442,7 @@ static void random_run(uint64_t seed) {
             break;
         case 2:
             f.now_ms += WINDOW_MS;
-            maintain(&f);
+            fixture_maintain(&f);
             break;
         case 3: /* a slice of whatever is going on */
             for (int i = 0; i < 3; i++) {
@@ -509,7 +501,7 @@ static void test_stream(void **state) {
         assert_int_equal(write_one(&f, 0, f.now_ms, double_bits(window)).status, STATUS_OK);
         f.now_ms += 2 * WINDOW_MS;
         if (window == 0)
-            maintain(&f); /* a block that needs them */
+            fixture_maintain(&f); /* a block that needs them */
     }
     assert_int_equal(metric_get(METRIC_blocks_cut), 1);
     for (int i = 0; i < 30; i++) {

@@ -1,6 +1,5 @@
 /* test_maintain.c: windows become blocks and back again in answers: cutting, late samples, restarts,
  * retention, damage, and all of it with the threads of the real server. */
-#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,15 +33,6 @@ static void open_small(struct fixture *f) {
     memset(counts, 0, sizeof counts);
 }
 
-/* Runs both until there is nothing to do. */
-static void maintain(struct fixture *f) {
-    for (int idle = 0; idle < 3;) {
-        bool worked = storage_maintain(f->storage, f->now_ms);
-        worked |= storage_step(f->storage, f->now_ms);
-        idle = worked ? 0 : idle + 1;
-    }
-}
-
 static void model_put(int series, struct sample sample) {
     size_t at = counts[series]++;
     assert_true(counts[series] <= SAMPLES);
@@ -67,18 +57,6 @@ static void check(struct fixture *f) {
         series_expect(f, series, model[series], counts[series]);
 }
 
-static size_t entries(const struct fixture *f, const char *name) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", f->dir, name);
-    DIR *dir = opendir(path);
-    assert_non_null(dir);
-    size_t count = 0;
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
-        count += entry->d_name[0] != '.';
-    closedir(dir);
-    return count;
-}
-
 /* Scrapes over many windows: what is over is in blocks and gone from the head, the log does not grow, and
  * nothing of this shows in answers, before or after a restart. */
 static void test_cut(void **state) {
@@ -91,21 +69,21 @@ static void test_cut(void **state) {
     for (int round = 0; round < 200; round++) {
         scrape(&f, &rand);
         f.now_ms += 3000;
-        maintain(&f);
+        fixture_maintain(&f);
         if (round % 50 == 20)
             check(&f);
         if (round == 120) {
             fixture_reopen(&f);
             check(&f);
         }
-        size_t segments = entries(&f, "wal");
+        size_t segments = fixture_entries(&f, "wal");
         if (segments > segments_max)
             segments_max = segments;
     }
     struct storage_status status;
     storage_status(f.storage, &status);
     assert_true(status.blocks >= 8 && status.blocks <= 10); /* of ten windows, the last may not be over */
-    assert_int_equal(entries(&f, "blocks"), status.blocks);
+    assert_int_equal(fixture_entries(&f, "blocks"), status.blocks);
     assert_int_equal(metric_get(METRIC_blocks_cut), status.blocks);
     assert_true(segments_max <= 5);
     assert_true(status.time_min_ms == model[0][0].time_ms);
@@ -114,11 +92,11 @@ static void test_cut(void **state) {
     /* Series that are only in blocks: the head forgot them at the start after the log was cut. */
     f.now_ms += 10 * WINDOW_MS;
     assert_int_equal(write_one(&f, SERIES + 1, f.now_ms, double_bits(1)).status, STATUS_OK);
-    maintain(&f);
+    fixture_maintain(&f);
     for (int i = 0; i < 3; i++) /* the log moves on to a new segment at each start, and may then be cut */
         fixture_reopen(&f);
     f.now_ms += 2 * WINDOW_MS;
-    maintain(&f);
+    fixture_maintain(&f);
     fixture_reopen(&f);
     check(&f);
     struct arena arena;
@@ -155,7 +133,7 @@ static void test_late(void **state) {
     for (int round = 0; round < 100; round++) {
         scrape(&f, &rand);
         f.now_ms += 3000;
-        maintain(&f);
+        fixture_maintain(&f);
         for (int i = 0; i < 5; i++) {
             int series = (int)rand_below(&rand, SERIES);
             int64_t age_ms = (int64_t)rand_below(&rand, 4) == 0 ? 400 * WINDOW_MS : f.now_ms - begin_ms;
@@ -178,7 +156,7 @@ static void test_late(void **state) {
             check(&f);
     }
     f.now_ms += 3 * WINDOW_MS;
-    maintain(&f);
+    fixture_maintain(&f);
     assert_true(metric_get(METRIC_blocks_late) > 5);
     check(&f);
     /* A repetition of what is in a block is acknowledged and changes nothing; so does a conflict there, which
@@ -196,7 +174,7 @@ static void test_late(void **state) {
     fixture_reopen(&f);
     check(&f);
     f.now_ms += WINDOW_MS;
-    maintain(&f);
+    fixture_maintain(&f);
     check(&f);
     fixture_close(&f);
 }
@@ -209,7 +187,7 @@ static void test_backfill(void **state) {
     f.limits.late_bytes_max = 64 << 10;
     assert_int_equal(write_one(&f, 0, f.now_ms, double_bits(0)).status, STATUS_OK);
     f.now_ms += 2 * WINDOW_MS;
-    maintain(&f);
+    fixture_maintain(&f);
     model_put(0, (struct sample){f.now_ms - 2 * WINDOW_MS, double_bits(0)});
     uint64_t bytes_max = 0;
     const int64_t step_ms = 600 * WINDOW_MS, begin_ms = f.now_ms - 1000 * step_ms;
@@ -221,7 +199,7 @@ static void test_backfill(void **state) {
             model_put(series, sample);
         }
         assert_int_equal(batch_write(&f, b).samples_stored, SERIES);
-        maintain(&f);
+        fixture_maintain(&f);
         struct storage_status status;
         storage_status(f.storage, &status);
         if (status.memory_late_bytes > bytes_max)
@@ -248,7 +226,7 @@ static void test_retention(void **state) {
     for (int round = 0; round < 200; round++) {
         scrape(&f, &rand);
         f.now_ms += 3000;
-        maintain(&f);
+        fixture_maintain(&f);
     }
     struct storage_status status;
     storage_status(f.storage, &status);
@@ -260,7 +238,7 @@ static void test_retention(void **state) {
     f.now_ms += INT64_C(10) * 365 * 86400000; /* years ahead */
     struct storage_selection *selection;
     assert_int_equal(storage_select(f.storage, NULL, 0, INT64_MIN, INT64_MAX, 0, &selection), STATUS_OK);
-    maintain(&f);
+    fixture_maintain(&f);
     storage_status(f.storage, &status);
     f.now_ms = now_ms;
     int64_t newest_ms = model[0][counts[0] - 1].time_ms;
@@ -275,17 +253,17 @@ static void test_retention(void **state) {
         assert_int_equal(columns.count, counts[0]);
     }
     sample_columns_release(&columns);
-    size_t held = entries(&f, "blocks");
+    size_t held = fixture_entries(&f, "blocks");
     selection_close(selection);
-    maintain(&f);
+    fixture_maintain(&f);
     storage_status(f.storage, &status);
-    assert_true(entries(&f, "blocks") < held);
-    assert_int_equal(entries(&f, "blocks"), status.blocks);
+    assert_true(fixture_entries(&f, "blocks") < held);
+    assert_int_equal(fixture_entries(&f, "blocks"), status.blocks);
     assert_int_equal(write_one(&f, 1, newest_ms - 6 * WINDOW_MS, 1).samples_refused, 1);
 
     f.limits.retention_ms = 0;
     f.limits.retention_bytes = status.block_bytes / 2;
-    maintain(&f);
+    fixture_maintain(&f);
     storage_status(f.storage, &status);
     assert_true(status.block_bytes <= f.limits.retention_bytes);
     assert_true(status.blocks > 0);
@@ -303,7 +281,7 @@ static void test_damage(void **state) {
     for (int round = 0; round < 100; round++) {
         scrape(&f, &rand);
         f.now_ms += 3000;
-        maintain(&f);
+        fixture_maintain(&f);
     }
     storage_close(f.storage);
     char path[128];

@@ -36,14 +36,6 @@ static void open_small(struct fixture *f) {
     memset(model, 0, sizeof model);
 }
 
-static void maintain(struct fixture *f) {
-    for (int idle = 0; idle < 3;) {
-        bool worked = storage_maintain(f->storage, f->now_ms);
-        worked |= storage_step(f->storage, f->now_ms);
-        idle = worked ? 0 : idle + 1;
-    }
-}
-
 static void write_series(struct fixture *f, int first, int end) {
     while (first < end) {
         struct batch *b = batch_new();
@@ -77,7 +69,7 @@ static void test_series_come_and_go(void **state) {
             write_series(&f, made, made + 200); /* these live for one window */
             write_series(&f, 0, 20);            /* and these for ever */
             f.now_ms += WINDOW_MS / 4;
-            maintain(&f);
+            fixture_maintain(&f);
         }
         made += 200;
         struct storage_status status;
@@ -115,7 +107,7 @@ static void test_pins_hold(void **state) {
     assert_int_equal(selection_series_count(selection), 100);
     f.now_ms += 2 * WINDOW_MS;
     write_series(&f, 200, 210);
-    maintain(&f);
+    fixture_maintain(&f);
     struct storage_status status;
     storage_status(f.storage, &status);
     assert_int_equal(status.series, 110); /* nothing left: the selection may look */
@@ -133,11 +125,11 @@ static void test_pins_hold(void **state) {
     struct storage_write *write;
     struct error_detail detail = {0};
     assert_int_equal(storage_write_prepare(f.storage, &b->batch, &detail, &write), STATUS_OK);
-    maintain(&f);
+    fixture_maintain(&f);
     storage_write_free(write);
-    maintain(&f);
+    fixture_maintain(&f);
     assert_int_equal(batch_write(&f, b).samples_stored, 1);
-    maintain(&f);
+    fixture_maintain(&f);
     storage_status(f.storage, &status);
     assert_true(status.series <= 110);
     series_expect(&f, 5, model[5].samples, model[5].count);
@@ -145,7 +137,7 @@ static void test_pins_hold(void **state) {
     write_series(&f, 200, 210);
     f.now_ms += WINDOW_MS;
     write_series(&f, 200, 210);
-    maintain(&f);
+    fixture_maintain(&f);
     storage_status(f.storage, &status);
     assert_int_equal(status.series, 10);
     fixture_reopen(&f);

@@ -16,14 +16,6 @@
 
 #define WINDOW_MS INT64_C(60000)
 
-static void maintain(struct fixture *f) {
-    for (int idle = 0; idle < 3;) {
-        bool worked = storage_maintain(f->storage, f->now_ms);
-        worked |= storage_step(f->storage, f->now_ms);
-        idle = worked ? 0 : idle + 1;
-    }
-}
-
 static void open_small(struct fixture *f) {
     fixture_open(f, IO_BACKEND_SYSCALL);
     storage_close(f->storage);
@@ -41,7 +33,7 @@ static void open_small(struct fixture *f) {
             batch_add(b, series, f->now_ms, double_bits(series));
         assert_int_equal(batch_write(f, b).samples_stored, 50);
         f->now_ms += 2 * WINDOW_MS;
-        maintain(f);
+        fixture_maintain(f);
     }
     assert_int_equal(metric_get(METRIC_blocks_cut), 2);
 }
@@ -53,7 +45,7 @@ static int64_t pass_run(struct fixture *f) {
     while (metric_get(METRIC_scrub_passes) == passes) {
         assert_true(f->now_ms - begin_ms < 3600000);
         f->now_ms += 100;
-        maintain(f);
+        fixture_maintain(f);
     }
     return f->now_ms - begin_ms;
 }
@@ -74,16 +66,6 @@ static char *block_file(const struct fixture *f, const char *name) {
     return path;
 }
 
-static void flip(const char *path, long offset) {
-    FILE *file = fopen(path, "r+b");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, offset, SEEK_SET), 0);
-    int byte = fgetc(file);
-    assert_int_equal(fseek(file, offset, SEEK_SET), 0);
-    fputc(byte ^ 1, file);
-    fclose(file);
-}
-
 static struct buf file_read(const char *path) {
     struct buf bytes;
     buf_init(&bytes);
@@ -97,15 +79,15 @@ static struct buf file_read(const char *path) {
 }
 
 /* Where the text stands in the file for the last time. */
-static long text_find(const char *path, const char *text) {
+static size_t text_find(const char *path, const char *text) {
     struct buf bytes = file_read(path);
     size_t len = strlen(text);
-    long found = -1;
+    size_t found = SIZE_MAX;
     for (size_t i = 0; i + len <= bytes.len; i++)
         if (memcmp(bytes.data + i, text, len) == 0)
-            found = (long)i;
+            found = i;
     buf_release(&bytes);
-    assert_true(found >= 0);
+    assert_true(found != SIZE_MAX);
     return found;
 }
 
@@ -135,7 +117,7 @@ static void test_rot(void **state) {
     pass_run(&f);
     char *path = block_file(&f, "chunks");
     assert_int_equal(stat(path, &st), 0);
-    flip(path, st.st_size / 2);
+    file_flip(path, (size_t)st.st_size / 2);
     pass_run(&f);
     assert_true(metric_get(METRIC_scrub_damage) > 0);
     /* It costs what it touches: nothing was made anew from damaged chunks. */
@@ -155,7 +137,7 @@ static void test_index(void **state) {
     (void)state;
     struct fixture f;
     open_small(&f);
-    flip(block_file(&f, "index.sum"), 44);
+    file_flip(block_file(&f, "index.sum"), 44);
     pass_run(&f);
     uint64_t found = metric_get(METRIC_scrub_damage);
     assert_true(found > 0);
@@ -203,7 +185,7 @@ static void test_index_page(void **state) {
     struct fixture f;
     open_small(&f);
     char *path = block_file(&f, "index.mdb");
-    flip(path, text_find(path, "__name__"));
+    file_flip(path, text_find(path, "__name__"));
     index_expect_renewed(&f);
     fixture_close(&f);
 }
@@ -217,7 +199,7 @@ static void test_index_lies(void **state) {
     char *path = block_file(&f, "index.mdb"), *dir = mem_strndup(path, strlen(path) - strlen("/index.mdb"));
     struct block *block;
     assert_int_equal(block_open(f.io, dir, NULL, &block), STATUS_OK);
-    flip(path, text_find(path, "__name__"));
+    file_flip(path, text_find(path, "__name__"));
     assert_int_equal(block_repair(block, NULL), STATUS_OK);
     block_close(block);
     mem_free(dir);
@@ -232,9 +214,9 @@ static void test_index_stays(void **state) {
     struct fixture f;
     open_small(&f);
     char *path = block_file(&f, "chunks");
-    flip(path, text_find(path, "__name__"));
+    file_flip(path, text_find(path, "__name__"));
     path = block_file(&f, "index.sum");
-    flip(path, 44);
+    file_flip(path, 44);
     struct buf before = file_read(path);
     pass_run(&f);
     assert_true(metric_get(METRIC_scrub_damage) > 1);
@@ -252,10 +234,10 @@ static void test_interrupted(void **state) {
     open_small(&f);
     while (metric_get(METRIC_scrub_bytes) == 0) {
         f.now_ms += 1000;
-        maintain(&f);
+        fixture_maintain(&f);
     }
     f.limits.retention_bytes = 1; /* both blocks go */
-    maintain(&f);
+    fixture_maintain(&f);
     struct storage_status status;
     storage_status(f.storage, &status);
     assert_int_equal(status.blocks, 0);
@@ -265,7 +247,7 @@ static void test_interrupted(void **state) {
     f.now_ms -= 86400000;
     for (int i = 0; i < 100; i++) {
         f.now_ms += 1000;
-        maintain(&f);
+        fixture_maintain(&f);
     }
     fixture_close(&f);
 }

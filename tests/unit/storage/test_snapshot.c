@@ -31,14 +31,6 @@ static void open_small(struct fixture *f) {
     count = 0;
 }
 
-static void maintain(struct fixture *f) {
-    for (int idle = 0; idle < 3;) {
-        bool worked = storage_maintain(f->storage, f->now_ms);
-        worked |= storage_step(f->storage, f->now_ms);
-        idle = worked ? 0 : idle + 1;
-    }
-}
-
 /* Random values, so that chunks are long. */
 static void write_rounds(struct fixture *f, struct rand *rand, size_t rounds) {
     for (; rounds > 0; rounds--, count++) {
@@ -50,7 +42,7 @@ static void write_rounds(struct fixture *f, struct rand *rand, size_t rounds) {
         }
         assert_int_equal(batch_write(f, b).samples_stored, SERIES);
         f->now_ms += STEP_MS;
-        maintain(f);
+        fixture_maintain(f);
     }
 }
 
@@ -73,17 +65,6 @@ static void newest(const struct fixture *f, const char *ending, char *path, size
     closedir(dir);
     assert_true(best[0] != '\0');
     snprintf(path, bytes, "%s/head/%s", f->dir, best);
-}
-
-static void flip(const char *path, long offset) {
-    FILE *file = fopen(path, "r+");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, offset, SEEK_SET), 0);
-    int byte = fgetc(file);
-    assert_true(byte != EOF);
-    assert_int_equal(fseek(file, offset, SEEK_SET), 0);
-    fputc(byte ^ 0x10, file);
-    fclose(file);
 }
 
 static long size_of(const char *path) {
@@ -138,13 +119,13 @@ static void test_snapshot_damaged(void **state) {
     long size = size_of(path);
     for (int round = 0; round < 12; round++) {
         storage_close(f.storage);
-        long at = round == 0 ? 0 : (long)rand_below(&rand, (uint64_t)size);
-        flip(path, at);
+        size_t at = round == 0 ? 0 : (size_t)rand_below(&rand, (uint64_t)size);
+        file_flip(path, at);
         metrics_reset();
         fixture_open_storage(&f);
         check(&f);
         storage_close(f.storage);
-        flip(path, at);
+        file_flip(path, at);
         fixture_open_storage(&f);
         check(&f);
     }
@@ -174,7 +155,7 @@ static void test_snapshots_damaged(void **state) {
     for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
         if (strstr(entry->d_name, ".snapshot") != NULL) {
             snprintf(path, sizeof path, "%s/head/%.60s", f.dir, entry->d_name);
-            flip(path, 100); /* in the first slice */
+            file_flip(path, 100); /* in the first slice */
             flipped++;
         }
     closedir(dir);
@@ -232,7 +213,7 @@ static void test_snapshot_labels(void **state) {
     newest(&f, ".labels", path, sizeof path);
     newest(&f, ".labels2", path2, sizeof path2);
     storage_close(f.storage);
-    flip(path, 30);
+    file_flip(path, 30);
     metrics_reset();
     fixture_open_storage(&f);
     assert_true(damage() > 0);
@@ -242,7 +223,7 @@ static void test_snapshot_labels(void **state) {
     fixture_open_storage(&f);
     check(&f);
     /* They are written anew, twice, without waiting for samples. */
-    maintain(&f);
+    fixture_maintain(&f);
     metrics_reset();
     fixture_reopen(&f);
     assert_int_equal(damage(), 0);
@@ -250,8 +231,8 @@ static void test_snapshot_labels(void **state) {
     newest(&f, ".labels", path, sizeof path);
     newest(&f, ".labels2", path2, sizeof path2);
     storage_close(f.storage);
-    flip(path, 30);
-    flip(path2, 30);
+    file_flip(path, 30);
+    file_flip(path2, 30);
     metrics_reset();
     fixture_open_storage(&f);
     assert_true(damage() > 0);
@@ -270,7 +251,7 @@ static void test_chunklog_damaged(void **state) {
     write_rounds(&f, &rand, 399);
     newest(&f, ".chunks", path, sizeof path);
     storage_close(f.storage);
-    flip(path, 45000); /* of the middle ones */
+    file_flip(path, 45000); /* of the middle ones */
     metrics_reset();
     fixture_open_storage(&f);
     for (int cut = 0; cut < 2; cut++) {
@@ -299,7 +280,7 @@ static void test_chunklog_damaged(void **state) {
         sample_columns_release(&columns);
         selection_close(selection);
         f.now_ms += (int64_t)(2 * f.limits.window_ms + f.limits.window_grace_ms);
-        maintain(&f);
+        fixture_maintain(&f);
         assert_true(metric_get(METRIC_blocks_cut) > 0);
     }
     fixture_close(&f);

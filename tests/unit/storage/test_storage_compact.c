@@ -1,7 +1,6 @@
 /* test_storage_compact.c: a storage whose blocks are merged behind its back: answers stay what they were, the
  * blocks get fewer, what is damaged is left alone, retention and restarts come in between, and readers see
  * each sample once while old and new change places. */
-#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -34,15 +33,6 @@ static void open_small(struct fixture *f) {
     fixture_open_storage(f);
     metrics_reset();
     memset(counts, 0, sizeof counts);
-}
-
-/* Runs both until there is nothing to do. */
-static void maintain(struct fixture *f) {
-    for (int idle = 0; idle < 3;) {
-        bool worked = storage_maintain(f->storage, f->now_ms);
-        worked |= storage_step(f->storage, f->now_ms);
-        idle = worked ? 0 : idle + 1;
-    }
 }
 
 /* Keeps the first of several with one time, as the storage must. */
@@ -82,18 +72,6 @@ static void late(struct fixture *f, struct rand *rand, int64_t age_ms) {
 static void check(struct fixture *f) {
     for (int series = 0; series < SERIES; series++)
         series_expect(f, series, model[series], counts[series]);
-}
-
-static size_t entries(const struct fixture *f) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/blocks", f->dir);
-    DIR *dir = opendir(path);
-    assert_non_null(dir);
-    size_t count = 0;
-    for (struct dirent *entry; (entry = readdir(dir)) != NULL;)
-        count += entry->d_name[0] != '.';
-    closedir(dir);
-    return count;
 }
 
 /* What is told of the blocks: in order, all samples counted once, merged ones made of others that are gone.
@@ -142,7 +120,7 @@ static void test_levels(void **state) {
     for (int round = 0; round < 300; round++) {
         scrape(&f, &rand);
         f.now_ms += WINDOW_MS / 5;
-        maintain(&f);
+        fixture_maintain(&f);
         if (round % 100 == 50)
             check(&f);
         if (round % 170 == 100)
@@ -152,7 +130,7 @@ static void test_levels(void **state) {
     assert_true(metric_get(METRIC_blocks_cut) >= 57);
     assert_true(metric_get(METRIC_compactions) >= 22);
     assert_in_range(status.blocks, 1, 10); /* 27 + 27 + 3 + …, and what may not be merged yet */
-    assert_int_equal(entries(&f), status.blocks);
+    assert_int_equal(fixture_entries(&f, "blocks"), status.blocks);
     assert_int_equal(metric_get(METRIC_compaction_errors), 0);
     uint64_t first = metric_get(METRIC_block_written_cut),
              again = metric_get(METRIC_block_written_compaction);
@@ -175,7 +153,7 @@ static void test_late(void **state) {
     for (int round = 0; round < 120; round++) {
         scrape(&f, &rand);
         f.now_ms += WINDOW_MS / 5;
-        maintain(&f);
+        fixture_maintain(&f);
         for (int i = 0; i < 20; i++)
             late(&f, &rand, rand_below(&rand, 3) ? 3 * WINDOW_MS : 60 * WINDOW_MS);
         if (round % 20 == 10)
@@ -184,7 +162,7 @@ static void test_late(void **state) {
             fixture_reopen(&f);
     }
     f.now_ms += 5 * WINDOW_MS;
-    maintain(&f);
+    fixture_maintain(&f);
     check(&f);
     struct storage_status status;
     storage_status(f.storage, &status);
@@ -192,7 +170,7 @@ static void test_late(void **state) {
     assert_true(metric_get(METRIC_compactions) > 10);
     assert_true(metric_get(METRIC_samples_merged_conflict) > 0);
     assert_true(status.blocks < metric_get(METRIC_blocks_late) / 2);
-    assert_int_equal(entries(&f), status.blocks);
+    assert_int_equal(fixture_entries(&f, "blocks"), status.blocks);
     fixture_reopen(&f);
     check(&f);
     fixture_close(&f);
@@ -208,11 +186,11 @@ static void test_damage(void **state) {
     for (int round = 0; round < 15; round++) { /* three windows, not to be merged yet */
         scrape(&f, &rand);
         f.now_ms += WINDOW_MS / 5;
-        maintain(&f);
+        fixture_maintain(&f);
     }
     f.now_ms += 5000;
-    maintain(&f);
-    assert_int_equal(entries(&f), 3);
+    fixture_maintain(&f);
+    assert_int_equal(fixture_entries(&f, "blocks"), 3);
     storage_close(f.storage);
     char path[128];
     snprintf(path, sizeof path, "%s/blocks/%016x/chunks", f.dir, 2);
@@ -226,7 +204,7 @@ static void test_damage(void **state) {
     for (int round = 0; round < 50; round++) {
         scrape(&f, &rand);
         f.now_ms += WINDOW_MS / 5;
-        maintain(&f);
+        fixture_maintain(&f);
     }
     assert_int_equal(access(path, F_OK), 0);
     assert_true(metric_get(METRIC_compactions) > 0); /* the others go on */
@@ -253,21 +231,21 @@ static void test_retention(void **state) {
         scrape(&f, &rand);
         f.now_ms += WINDOW_MS / 5;
         if (round < 15)
-            maintain(&f);
+            fixture_maintain(&f);
     }
     /* until a merge is under way */
-    for (int i = 0; i < 100000 && entries(&f) < 7; i++) {
+    for (int i = 0; i < 100000 && fixture_entries(&f, "blocks") < 7; i++) {
         storage_maintain(f.storage, f.now_ms);
         storage_step(f.storage, f.now_ms);
         if (metric_get(METRIC_compactions) > 0)
             break;
     }
     f.limits.retention_ms = (uint64_t)WINDOW_MS;
-    maintain(&f);
+    fixture_maintain(&f);
     struct storage_status status;
     storage_status(f.storage, &status);
     assert_true(metric_get(METRIC_blocks_dropped) > 0);
-    assert_int_equal(entries(&f), status.blocks);
+    assert_int_equal(fixture_entries(&f, "blocks"), status.blocks);
     for (int series = 0; series < SERIES; series++) { /* what is left is what is not too old */
         size_t gone = 0;
         while (gone < counts[series] && model[series][gone].time_ms < status.time_min_ms)
@@ -288,7 +266,7 @@ static void test_held_selection(void **state) {
         scrape(&f, &rand);
         f.now_ms += WINDOW_MS / 5;
         if (round == 14)
-            maintain(&f);
+            fixture_maintain(&f);
     }
     struct storage_selection *selection;
     assert_int_equal(storage_select(f.storage, NULL, 0, INT64_MIN, INT64_MAX, 0, &selection), STATUS_OK);
@@ -296,7 +274,7 @@ static void test_held_selection(void **state) {
     for (int round = 0; round < 100; round++) {
         scrape(&f, &rand);
         f.now_ms += WINDOW_MS / 5;
-        maintain(&f);
+        fixture_maintain(&f);
     }
     struct sample_columns columns = {0};
     for (size_t i = 0; i < SERIES; i++) {
@@ -307,7 +285,7 @@ static void test_held_selection(void **state) {
     }
     sample_columns_release(&columns);
     selection_close(selection);
-    maintain(&f);
+    fixture_maintain(&f);
     check(&f);
     fixture_close(&f);
 }

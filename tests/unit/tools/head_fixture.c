@@ -155,14 +155,3 @@ void file_restore(struct file_copy *copy) {
 void file_cut(const char *path, size_t len) {
     assert_int_equal(truncate(path, (off_t)len), 0);
 }
-
-void file_flip(const char *path, size_t offset) {
-    FILE *file = fopen(path, "r+");
-    assert_non_null(file);
-    assert_int_equal(fseek(file, (long)offset, SEEK_SET), 0);
-    int byte = fgetc(file);
-    assert_true(byte != EOF);
-    assert_int_equal(fseek(file, (long)offset, SEEK_SET), 0);
-    fputc(byte ^ 0x10, file);
-    fclose(file);
-}

@@ -35,6 +35,5 @@ struct file_copy {
 struct file_copy file_keep(const char *path);
 void file_restore(struct file_copy *copy);
 void file_cut(const char *path, size_t len);
-void file_flip(const char *path, size_t offset);
 
 #endif
