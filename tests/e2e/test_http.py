@@ -555,6 +555,7 @@ class QueryTest(ServerCase):
 
     def start_heavy(self, extra=""):
         client = self.client()
+        client.socket.settimeout(120)
         client.send(f"GET {self.heavy}{extra} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         return client
 
