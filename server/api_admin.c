@@ -1,6 +1,6 @@
-/* api_admin.c: /api/v1/admin/tsdb/…, behind --enable-admin-api: deletes, and blocks written anew without what
- * was deleted. Both are answered when they are done: a worker parses, the storage's threads do the rest and
- * post the answer. */
+/* api_admin.c: /api/v1/admin/tsdb/…, behind --enable-admin-api: deletes, blocks written anew without what was
+ * deleted, and copies of the data directory. All are answered when they are done: a worker parses, the
+ * storage's threads do the rest and post the answer. */
 #include <string.h>
 
 #include "server/api.h"
@@ -155,6 +155,54 @@ static void clean_done(void *argument, int status) {
 void api_clean_tombstones(struct exchange *exchange) {
     if (admin_enabled(exchange)) {
         int status = storage_deletes_clean(exchange->server->storage, clean_done, exchange);
+        if (status == STATUS_OK)
+            return;
+        api_error_status(exchange, status);
+    }
+    exchange_send(exchange);
+}
+
+static void snapshot_done(void *argument, int status, const char *name) {
+    struct exchange *exchange = argument;
+    if (status == STATUS_OK) {
+        api_success_begin(exchange);
+        buf_printf(&exchange->out, "{\"name\":\"%s\"}", name);
+        api_success_end(&exchange->out, NULL, 0, NULL, 0);
+    } else {
+        api_error(exchange, "internal", "create snapshot: %s", status_message(status));
+    }
+    exchange_post(exchange);
+}
+
+/* skip_head as Go reads a boolean; what is not one is told. */
+static bool snapshot_params(struct exchange *exchange) {
+    static const char *const texts[2][6] = {{"0", "f", "F", "false", "False", "FALSE"},
+                                            {"1", "t", "T", "true", "True", "TRUE"}};
+    struct params params;
+    if (!admin_enabled(exchange) || !api_params(exchange, &params))
+        return false;
+    struct slice text = params_get(&params, "skip_head");
+    if (text.len == 0)
+        return true;
+    for (size_t value = 0; value < 2; value++)
+        for (size_t i = 0; i < 6; i++)
+            if (slice_equal(text, slice_str(texts[value][i]))) {
+                if (value == 1)
+                    api_error(
+                        exchange, "bad_data",
+                        "invalid parameter \"skip_head\": a snapshot without the head is not supported");
+                return value == 0;
+            }
+    api_error(exchange, "bad_data",
+              "invalid parameter \"skip_head\": unable to parse boolean: "
+              "strconv.ParseBool: parsing \"%.*s\": invalid syntax",
+              SLICE_ARGS(text));
+    return false;
+}
+
+void api_snapshot(struct exchange *exchange) {
+    if (snapshot_params(exchange)) {
+        int status = storage_copy(exchange->server->storage, snapshot_done, exchange);
         if (status == STATUS_OK)
             return;
         api_error_status(exchange, status);

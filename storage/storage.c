@@ -337,6 +337,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(storage__deletes_open(storage, detail));
     TRY(storage__maintain_new(storage));
     TRY(storage__snapshot_new(storage));
+    TRY(storage__copy_new(storage));
     TRY(storage__compaction_new(storage));
     series_id_next_set(storage->series, storage->manifest.id_next);
     storage->apply_cut_ms = storage->dropped_ms = storage->manifest.cut_ms;
@@ -350,6 +351,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(storage__load(storage, detail, &load));
     TRY(chunklog_sweep(storage->chunklog));
     storage__snapshot_opened(storage, &load);
+    storage__copy_sweep(storage);
     wal_reached(storage->wal, load.reached);
     wal_reached(storage->wal, manifest_position_max(&storage->manifest));
     TRY(replay_log(storage, &load, detail));
@@ -380,6 +382,7 @@ void storage_close(struct storage *storage) {
     }
     storage__scrub_close(storage);
     storage__clean_close(storage);
+    storage__copy_close(storage);
     storage__maintain_free(storage);
     storage__snapshot_free(storage);
     slot_bits_release(&storage->labelled);

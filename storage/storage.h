@@ -112,6 +112,16 @@ int storage_delete_prepare(struct storage *storage, const struct delete_selector
  * that one of them gave. Does not block. STATUS_NO_MEMORY: it is not called. */
 int storage_deletes_clean(struct storage *storage, void (*done)(void *context, int status), void *context);
 
+/* ---- Copies ------------------------------------------------------------------------------------------- */
+
+/* Makes `dir`/snapshots/<name>: a data directory of its own with all that was acknowledged before this call,
+ * which any storage_open opens. Blocks are linked where the file system can, the rest is copied. `done` is
+ * called once, on the maintaining thread: with STATUS_OK and the name once all of it is durable, or with the
+ * error, and then nothing is left of it; STATUS_IO with a log that can't be written, too. Samples are
+ * accepted meanwhile; cuts and merges wait. Does not block. STATUS_NO_MEMORY: it is not called. */
+int storage_copy(struct storage *storage, void (*done)(void *context, int status, const char *name),
+                 void *context);
+
 /* ---- Steps -------------------------------------------------------------------------------------------- */
 
 /* Does what can be done now without waiting: ends the group in flight if it completed, applies, starts the

@@ -718,6 +718,10 @@ bool storage_maintain(struct storage *storage, int64_t now_ms) {
             return true;
         if (storage__snapshot_runs(storage))
             return more; /* one job at a time */
+        if (storage__copy_step(storage, now_ms))
+            return true;
+        if (storage__copy_runs(storage))
+            return more;
         /* Whatever else there is to do is not put off: deletes may come faster than they are saved. */
         more |= storage__deletes_save(storage, now_ms);
         if (job_choose(storage, now_ms) || storage__version_prepare(storage))

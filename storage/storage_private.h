@@ -153,6 +153,25 @@ struct clean;
 /* A slice of it, if somebody asked. The maintaining thread, when no job is under way. True if there may be
  * more to do at once. */
 bool storage__clean_step(struct storage *storage, int64_t now_ms);
+
+/* ---- copies (storage_copy.c) ---- */
+
+struct copy_request {
+    void (*done)(void *context, int status, const char *name);
+    void *context;
+    struct copy_request *next;
+};
+
+/* The maintaining thread, while no other job is under way. While it has a job (storage__copy_runs) nothing
+ * else may change the manifest or remove what it names. */
+bool storage__copy_step(struct storage *storage, int64_t now_ms);
+bool storage__copy_runs(const struct storage *storage);
+/* The storage thread, between two groups: what was asked for. */
+bool storage__copy_serve(struct storage *storage);
+/* Removes what a copy that was not finished left. */
+void storage__copy_sweep(struct storage *storage);
+int storage__copy_new(struct storage *storage);
+void storage__copy_close(struct storage *storage);
 void storage__clean_close(struct storage *storage);
 
 /* ---- Room for a manifest on a full disk (storage_ballast.c) ---- */
@@ -324,6 +343,7 @@ struct storage {
     struct storage_block *dead;    /* to be closed */
     struct tombstone_set *deletes; /* those that blocks are read with; goes with `version` */
     struct clean_request *clean_requests;
+    struct copy_request *copy_requests;
     struct storage_loss losses[LOSSES_MAX];
     atomic_size_t loss_count;
     atomic_uint_fast64_t deletes_queued; /* prepared and not ended */
@@ -336,6 +356,7 @@ struct storage {
     const struct load *loaded; /* while the log is replayed on top of a snapshot */
     struct storage_compaction *compaction;
     struct clean *clean;
+    struct copy *copy;
     struct scrub *scrub;
     bool has_ballast;
     struct retry ballast_retry;

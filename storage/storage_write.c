@@ -619,7 +619,7 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
     }
     if (storage->group.first == NULL && wal_state(storage->wal) != WAL_COMMITTING)
         worked |= storage__maintain_serve(storage) || storage__snapshot_serve(storage) ||
-                  storage__retire_serve(storage);
+                  storage__copy_serve(storage) || storage__retire_serve(storage);
     pthread_mutex_lock(&storage->queue_mutex);
     list_move(&storage->waiting, &storage->queue);
     pthread_mutex_unlock(&storage->queue_mutex);

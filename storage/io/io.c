@@ -214,6 +214,12 @@ int io_rename(struct io *io, const char *from, const char *to) {
     return result < 0 ? failed("rename", to, result) : STATUS_OK;
 }
 
+int io_link(struct io *io, const char *from, const char *to) {
+    int error = io__fault_take(io, NULL);
+    int result = error != 0 ? -error : io->ops->link(io, from, to);
+    return result < 0 ? status_from_errno(-result) : STATUS_OK; /* often not possible, which is no event */
+}
+
 int io_remove(struct io *io, const char *path) {
     int error = io__fault_take(io, NULL);
     io__trace(io, IO_EVENT_REMOVE, IO_EVENT_SUBMITTED, path, 0, 0, 0);

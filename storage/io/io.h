@@ -89,6 +89,10 @@ int io_write(struct io *io, struct io_file *file, uint64_t offset, const void *d
 int io_sync(struct io *io, struct io_file *file);
 
 int io_rename(struct io *io, const char *from, const char *to);
+
+/* A second name for the file, which must be on the same file system; STATUS_IO where there is no such thing
+ * (a simulated disk, some file systems): then it is to be copied. */
+int io_link(struct io *io, const char *from, const char *to);
 int io_remove(struct io *io, const char *path);
 int io_remove_dir(struct io *io, const char *path); /* an empty one */
 

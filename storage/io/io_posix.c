@@ -77,6 +77,11 @@ int io__posix_rename(struct io *io, const char *from, const char *to) {
     return rename(from, to) != 0 ? -errno : 0;
 }
 
+int io__posix_link(struct io *io, const char *from, const char *to) {
+    (void)io;
+    return link(from, to) != 0 ? -errno : 0;
+}
+
 int io__posix_remove(struct io *io, const char *path) {
     (void)io;
     return unlink(path) != 0 ? -errno : 0;

@@ -30,6 +30,7 @@ struct io_ops {
     int64_t (*write)(struct io *io, struct io_file *file, uint64_t offset, const void *data, size_t len);
     int (*sync)(struct io *io, struct io_file *file);
     int (*rename)(struct io *io, const char *from, const char *to);
+    int (*link)(struct io *io, const char *from, const char *to);
     int (*remove)(struct io *io, const char *path);
     int (*remove_dir)(struct io *io, const char *path);
     /* NULL: the file's own path. */
@@ -91,6 +92,7 @@ int64_t io__posix_read(struct io *io, struct io_file *file, uint64_t offset, voi
 int64_t io__posix_write(struct io *io, struct io_file *file, uint64_t offset, const void *data, size_t len);
 int io__posix_sync(struct io *io, struct io_file *file);
 int io__posix_rename(struct io *io, const char *from, const char *to);
+int io__posix_link(struct io *io, const char *from, const char *to);
 int io__posix_remove(struct io *io, const char *path);
 int io__posix_remove_dir(struct io *io, const char *path);
 int io__posix_make_dir(struct io *io, const char *path);
@@ -106,9 +108,9 @@ void io__posix_unlock(struct io *io, struct io_file *file);
 #define IO__POSIX_OPS                                                                                        \
     .file_open = io__posix_file_open, .file_close = io__posix_file_close, .file_size = io__posix_file_size,  \
     .read = io__posix_read, .write = io__posix_write, .sync = io__posix_sync, .rename = io__posix_rename,    \
-    .remove = io__posix_remove, .remove_dir = io__posix_remove_dir, .make_dir = io__posix_make_dir,          \
-    .sync_dir = io__posix_sync_dir, .list_dir = io__posix_list_dir, .map = io__posix_map,                    \
-    .unmap = io__posix_unmap, .map_over = io__posix_map_over, .lock = io__posix_lock,                        \
+    .link = io__posix_link, .remove = io__posix_remove, .remove_dir = io__posix_remove_dir,                  \
+    .make_dir = io__posix_make_dir, .sync_dir = io__posix_sync_dir, .list_dir = io__posix_list_dir,          \
+    .map = io__posix_map, .unmap = io__posix_unmap, .map_over = io__posix_map_over, .lock = io__posix_lock,  \
     .unlock = io__posix_unlock
 
 /* The backends: 0 or -errno. */

@@ -248,6 +248,12 @@ static int sim_op_rename(struct io *io, const char *from, const char *to) {
     OPERATION(sim, sim->faults.other_error, sim_rename(&sim->disk, from, to));
 }
 
+static int sim_op_link(struct io *io, const char *from, const char *to) {
+    (void)from;
+    (void)to;
+    return (void)io, -EOPNOTSUPP;
+}
+
 static int sim_op_remove(struct io *io, const char *path) {
     struct io_sim *sim = sim_of(io);
     OPERATION(sim, sim->faults.other_error, sim_remove(&sim->disk, path, false));
@@ -406,6 +412,7 @@ static const struct io_ops sim_ops = {
     .write = sim_op_write,
     .sync = sim_op_sync,
     .rename = sim_op_rename,
+    .link = sim_op_link,
     .remove = sim_op_remove,
     .remove_dir = sim_op_remove_dir,
     .native_path = sim_op_native_path,

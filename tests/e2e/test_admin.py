@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 import unittest
 import urllib.parse
@@ -12,6 +13,7 @@ import support
 
 DELETE = "/api/v1/admin/tsdb/delete_series"
 CLEAN = "/api/v1/admin/tsdb/clean_tombstones"
+SNAPSHOT = "/api/v1/admin/tsdb/snapshot"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -91,6 +93,7 @@ class AdminTest(unittest.TestCase):
             (DELETE, {"match[]": "a{", "end": "2020"}), (DELETE, {"match[]": "a", "start": "20", "end": "10"}),
             (DELETE, {"match[]": "a", "start": "2020-01-01T00:00:00Z", "end": "1600000000.5"}),
             (DELETE, {"match[]": ["a", '{__name__=~"b.*"}']}), (CLEAN, {}), (CLEAN, {"x": "y"}),
+            (SNAPSHOT, {"skip_head": "x"}),
         ]
         for path, parameters in asked:
             for method in ("POST", "PUT"):
@@ -109,7 +112,7 @@ class AdminTest(unittest.TestCase):
 
     def test_disabled(self):
         ours, theirs = self.server("data"), self.prometheus()
-        for path, parameters in ((DELETE, {"match[]": "a"}), (DELETE, {}), (CLEAN, {})):
+        for path, parameters in ((DELETE, {"match[]": "a"}), (DELETE, {}), (CLEAN, {}), (SNAPSHOT, {})):
             have, want = (post(s, path, **parameters) for s in (ours, theirs))
             self.assertEqual((have[0], error_of(have[1])), (want[0], error_of(want[1])))
             self.assertEqual(have[0], 500)
@@ -135,6 +138,43 @@ class AdminTest(unittest.TestCase):
         for server in (ours, theirs):
             self.assertEqual(post(server, CLEAN)[0], 204)
         self.assertEqual(samples(ours, '{i=~".+"}', now), samples(theirs, '{i=~".+"}', now))
+
+    def test_snapshot(self):
+        """A copy that another server opens: all that was acknowledged before, under load, without what was deleted."""
+        ours, theirs = self.server("data", "--enable-admin-api"), self.prometheus("--web.enable-admin-api")
+        now = int(time.time())
+        for t in range(now - 300, now - 30, 10):
+            series = [({"__name__": f"m{i % 3}", "i": str(i)}, [(t * 1000 + i, float(t % 97 + i))]) for i in range(30)]
+            self.assertEqual(ours.write(series)[0], 204)
+        self.assertEqual(post(ours, DELETE, **{"match[]": 'm0{i="3"}'})[0], 204)
+        want = samples(ours, '{i=~".+"}', now)
+        stop = threading.Event()
+
+        def write():
+            count = 0
+            while not stop.is_set():
+                ours.write([({"__name__": "later", "n": str(count)}, [(now * 1000 + count, 1.0)])])
+                count += 1
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            code, body = post(ours, SNAPSHOT, skip_head="false")
+        finally:
+            stop.set()
+            writer.join()
+        self.assertEqual(code, 200)
+        name = json.loads(body)["data"]["name"]
+        self.assertEqual(json.loads(body), {"status": "success", "data": {"name": name}})
+        theirs_name = json.loads(post(theirs, SNAPSHOT)[1])["data"]["name"]
+        form = r"\d{8}T\d{6}Z-[0-9a-f]{16}"
+        self.assertRegex(name, f"^{form}$")
+        self.assertRegex(theirs_name, f"^{form}$")
+        copy = self.server(os.path.join("data", "snapshots", name))
+        self.assertEqual(samples(copy, '{i=~".+"}', now), want)
+        self.assertEqual(post(ours, SNAPSHOT, skip_head="true")[0], 400)
+        snapshots = os.listdir(os.path.join(self.directory, "data", "snapshots"))
+        self.assertEqual([one for one in snapshots if ".log" not in one], [name])
+        self.assertEqual(samples(ours, '{i=~".+"}', now), want)
 
     def test_durable(self):
         server = self.server("data", "--enable-admin-api")

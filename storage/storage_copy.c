@@ -1,0 +1,434 @@
+/* storage_copy.c: copies of the data directory, for backups: `dir`/snapshots/<name>, which any storage opens.
+ *
+ *     IDLE → ROLL → LIST → COPY → FINISH → IDLE
+ *
+ * ROLL has the storage thread go on in a new segment of the log: all that was acknowledged before is in the
+ * ones before it, which never change again. From LIST on the manifest stands still, since no other job runs.
+ * What it names, the log up to the new segment, and the manifest itself, are the copy. Blocks are linked:
+ * nothing writes to a file of a block (what is repaired takes its place by a rename). Label parts and the
+ * chunk log grow in place, so the files of the head are copied, and those of the log, which the copy's own
+ * start may cut.
+ *
+ * It is made as <name>.tmp and renamed once everything in it is durable: what a crash leaves is swept. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/array.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/rand.h"
+#include "storage/storage_private.h"
+
+#define PIECE_BYTES ((size_t)1 << 20)
+#define STEP_PIECES 4 /* copied by one step */
+#define NAME_BYTES  64
+
+enum phase { PHASE_IDLE, PHASE_ROLL, PHASE_LIST, PHASE_COPY, PHASE_FINISH };
+
+/* A file, by its path below the data directory. */
+struct copied {
+    char *path;
+    bool link;
+};
+
+struct copy {
+    enum phase phase;
+    atomic_bool asked; /* the storage thread has to begin a new segment */
+    int status;        /* of that */
+    uint32_t segment;  /* the new one */
+    struct rand rand;
+    struct copy_request *request;
+    char name[NAME_BYTES];
+    char *to; /* the directory, while it is not finished */
+    struct copied *files;
+    size_t file_count, file_capacity, file_at;
+    char **dirs; /* below it, to be synced */
+    size_t dir_count, dir_capacity;
+    struct io_file *in, *out;
+    uint64_t offset;
+    uint8_t *piece;
+};
+
+int storage__copy_new(struct storage *storage) {
+    storage->copy = mem_zalloc(sizeof *storage->copy);
+    if (storage->copy == NULL)
+        return STATUS_NO_MEMORY;
+    rand_init(&storage->copy->rand, storage->options.seed ^ UINT64_C(0x85ebca77c2b2ae63));
+    return STATUS_OK;
+}
+
+int storage_copy(struct storage *storage, void (*done)(void *context, int status, const char *name),
+                 void *context) {
+    struct copy_request *request = mem_alloc(sizeof *request);
+    if (request == NULL)
+        return STATUS_NO_MEMORY;
+    *request = (struct copy_request){done, context, NULL};
+    pthread_mutex_lock(&storage->version_mutex);
+    struct copy_request **end = &storage->copy_requests;
+    while (*end != NULL)
+        end = &(*end)->next;
+    *end = request;
+    pthread_mutex_unlock(&storage->version_mutex);
+    return STATUS_OK;
+}
+
+static struct copy_request *request_take(struct storage *storage) {
+    pthread_mutex_lock(&storage->version_mutex);
+    struct copy_request *request = storage->copy_requests;
+    if (request != NULL)
+        storage->copy_requests = request->next;
+    pthread_mutex_unlock(&storage->version_mutex);
+    return request;
+}
+
+static void request_end(struct copy_request *request, int status, const char *name) {
+    request->done(request->context, status, name);
+    mem_free(request);
+}
+
+/* ---- paths ---- */
+
+static char *path_join(const char *dir, const char *name) {
+    size_t bytes = strlen(dir) + strlen(name) + 2;
+    char *path = mem_alloc(bytes);
+    if (path != NULL)
+        snprintf(path, bytes, "%s/%s", dir, name);
+    return path;
+}
+
+struct tree {
+    struct io *io;
+    const char *path;
+};
+
+static int tree_remove(struct io *io, const char *path);
+
+static int tree_each(void *context, const char *name) {
+    const struct tree *tree = context;
+    char *path = path_join(tree->path, name);
+    if (path == NULL)
+        return STATUS_NO_MEMORY;
+    int status = io_remove(tree->io, path);
+    if (status < 0)
+        status = tree_remove(tree->io, path);
+    mem_free(path);
+    return status;
+}
+
+static int tree_remove(struct io *io, const char *path) {
+    struct tree tree = {io, path};
+    int status = io_list_dir(io, path, tree_each, &tree);
+    return status < 0 ? status : io_remove_dir(io, path);
+}
+
+static int sweep_each(void *context, const char *name) {
+    size_t len = strlen(name);
+    if (len > 4 && strcmp(name + len - 4, ".tmp") == 0)
+        (void)tree_each(context, name);
+    return STATUS_OK;
+}
+
+void storage__copy_sweep(struct storage *storage) {
+    char *path = path_join(storage->dir, "snapshots");
+    struct tree tree = {storage->options.io_maintain, path};
+    if (path != NULL)
+        (void)io_list_dir(tree.io, path, sweep_each, &tree);
+    mem_free(path);
+}
+
+/* ---- the job ---- */
+
+static void job_release(struct storage *storage) {
+    struct copy *copy = storage->copy;
+    struct io *io = storage->options.io_maintain;
+    io_file_close(io, copy->in);
+    io_file_close(io, copy->out);
+    copy->in = copy->out = NULL;
+    for (size_t i = 0; i < copy->file_count; i++)
+        mem_free(copy->files[i].path);
+    for (size_t i = 0; i < copy->dir_count; i++)
+        mem_free(copy->dirs[i]);
+    mem_free(copy->files);
+    mem_free(copy->dirs);
+    mem_free(copy->piece);
+    mem_free(copy->to);
+    copy->files = NULL;
+    copy->dirs = NULL;
+    copy->piece = NULL;
+    copy->to = NULL;
+    copy->file_count = copy->file_capacity = copy->file_at = copy->dir_count = copy->dir_capacity = 0;
+    copy->phase = PHASE_IDLE;
+}
+
+void storage__copy_close(struct storage *storage) {
+    struct copy *copy = storage->copy;
+    for (struct copy_request *request; (request = request_take(storage)) != NULL;)
+        request_end(request, STATUS_STOPPING, NULL);
+    if (copy == NULL)
+        return;
+    if (copy->to != NULL)
+        (void)tree_remove(storage->options.io_maintain, copy->to);
+    job_release(storage);
+    if (copy->request != NULL)
+        request_end(copy->request, STATUS_STOPPING, NULL);
+    mem_free(copy);
+    storage->copy = NULL;
+}
+
+bool storage__copy_runs(const struct storage *storage) {
+    return storage->copy->phase != PHASE_IDLE;
+}
+
+static void job_end(struct storage *storage, int status, const char *what) {
+    struct copy *copy = storage->copy;
+    struct copy_request *request = copy->request;
+    if (status < 0) {
+        log_warn("the data directory could not be copied", LOG_STR("name", copy->name),
+                 LOG_STR("error", what));
+        if (copy->to != NULL)
+            (void)tree_remove(storage->options.io_maintain, copy->to);
+    } else {
+        log_info("the data directory was copied", LOG_STR("name", copy->name));
+    }
+    job_release(storage);
+    copy->request = NULL;
+    request_end(request, status, status < 0 ? NULL : copy->name);
+}
+
+bool storage__copy_serve(struct storage *storage) {
+    struct copy *copy = storage->copy;
+    if (!atomic_load_explicit(&copy->asked, memory_order_acquire))
+        return false;
+    /* What was not proven of the last log is only in memory while the log can't be written. */
+    copy->status = wal_state(storage->wal) == WAL_READY ? wal_roll(storage->wal) : STATUS_IO;
+    copy->segment = wal_segment(storage->wal);
+    atomic_store_explicit(&copy->asked, false, memory_order_release);
+    storage__maintain_poke(storage);
+    return true;
+}
+
+static void start(struct storage *storage, int64_t now_ms) {
+    struct copy *copy = storage->copy;
+    struct tm parts;
+    char date[32];
+    time_t seconds = (time_t)(now_ms / 1000);
+    gmtime_r(&seconds, &parts);
+    strftime(date, sizeof date, "%Y%m%dT%H%M%SZ", &parts);
+    snprintf(copy->name, sizeof copy->name, "%s-%016llx", date, (unsigned long long)rand_u64(&copy->rand));
+    copy->phase = PHASE_ROLL;
+    atomic_store_explicit(&copy->asked, true, memory_order_release);
+    storage__poke(storage);
+}
+
+/* ---- LIST ---- */
+
+static int dir_add(struct storage *storage, const char *name, struct error_detail *detail) {
+    struct copy *copy = storage->copy;
+    char **dirs = array_ensure(copy->dirs, &copy->dir_capacity, copy->dir_count + 1, sizeof *dirs);
+    if (dirs == NULL)
+        return STATUS_NO_MEMORY;
+    copy->dirs = dirs;
+    char *path = path_join(copy->to, name);
+    if (path == NULL)
+        return STATUS_NO_MEMORY;
+    copy->dirs[copy->dir_count++] = path;
+    return io_make_dir(storage->options.io_maintain, path, detail);
+}
+
+struct listing {
+    struct storage *storage;
+    const char *dir;
+    bool link;
+};
+
+static int file_add(struct listing *listing, const char *name) {
+    struct copy *copy = listing->storage->copy;
+    struct copied *files =
+        array_ensure(copy->files, &copy->file_capacity, copy->file_count + 1, sizeof *files);
+    if (files == NULL)
+        return STATUS_NO_MEMORY;
+    copy->files = files;
+    char *path = path_join(listing->dir, name);
+    if (path == NULL)
+        return STATUS_NO_MEMORY;
+    copy->files[copy->file_count++] = (struct copied){path, listing->link};
+    return STATUS_OK;
+}
+
+static int file_each(void *context, const char *name) {
+    return file_add(context, name);
+}
+
+/* The segments before the one that is written now. */
+static int segment_each(void *context, const char *name) {
+    struct listing *listing = context;
+    char *end;
+    unsigned long number = strtoul(name, &end, 16);
+    bool ours = end == name + 8 && strcmp(end, ".log") == 0 && number < listing->storage->copy->segment;
+    return ours ? file_add(listing, name) : STATUS_OK;
+}
+
+static int dir_list(struct storage *storage, const char *name, bool link,
+                    int (*each)(void *context, const char *name), struct error_detail *detail) {
+    struct listing listing = {storage, name, link};
+    char *path = path_join(storage->dir, name);
+    if (path == NULL)
+        return STATUS_NO_MEMORY;
+    int status = dir_add(storage, name, detail);
+    if (status == STATUS_OK)
+        status = io_list_dir(storage->options.io_maintain, path, each, &listing);
+    mem_free(path);
+    return status;
+}
+
+static int list(struct storage *storage, struct error_detail *detail) {
+    struct copy *copy = storage->copy;
+    struct io *io = storage->options.io_maintain;
+    int status = STATUS_OK;
+    char *parent = path_join(storage->dir, "snapshots");
+    char name[NAME_BYTES + 4];
+    if (parent == NULL)
+        return STATUS_NO_MEMORY;
+    snprintf(name, sizeof name, "%s.tmp", copy->name);
+    copy->to = path_join(parent, name);
+    copy->piece = mem_alloc(PIECE_BYTES);
+    if (copy->to == NULL || copy->piece == NULL) {
+        status = STATUS_NO_MEMORY;
+        goto out;
+    }
+    TRY(io_make_dir(io, parent, detail));
+    TRY(io_make_dir(io, copy->to, detail));
+    TRY(dir_list(storage, "head", false, file_each, detail));
+    TRY(dir_list(storage, "wal", false, segment_each, detail));
+    TRY(dir_add(storage, "blocks", detail));
+    for (size_t i = 0; i < storage->manifest.block_count; i++) {
+        char block[32];
+        snprintf(block, sizeof block, "blocks/%016llx", (unsigned long long)storage->manifest.blocks[i].id);
+        TRY(dir_list(storage, block, true, file_each, detail));
+    }
+out:
+    mem_free(parent);
+    return status;
+}
+
+/* ---- COPY ---- */
+
+static int file_begin(struct storage *storage, const struct copied *file, struct error_detail *detail) {
+    struct copy *copy = storage->copy;
+    struct io *io = storage->options.io_maintain;
+    char *from = path_join(storage->dir, file->path), *to = path_join(copy->to, file->path);
+    int status = STATUS_OK;
+    if (from == NULL || to == NULL) {
+        status = STATUS_NO_MEMORY;
+        goto out;
+    }
+    if (file->link && io_link(io, from, to) == STATUS_OK) {
+        copy->file_at++;
+        goto out;
+    }
+    TRY(io_file_open(io, from, IO_OPEN_READ, detail, &copy->in));
+    TRY(io_file_open(io, to, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_TRUNCATE, detail, &copy->out));
+    copy->offset = 0;
+out:
+    mem_free(from);
+    mem_free(to);
+    return status;
+}
+
+static int piece_copy(struct storage *storage) {
+    struct copy *copy = storage->copy;
+    struct io *io = storage->options.io_maintain;
+    size_t got;
+    int status = io_read(io, copy->in, copy->offset, copy->piece, PIECE_BYTES, &got);
+    if (status < 0)
+        return status;
+    if (got > 0)
+        TRY(io_write(io, copy->out, copy->offset, copy->piece, got));
+    copy->offset += got;
+    if (got == PIECE_BYTES)
+        return STATUS_OK;
+    TRY(io_sync(io, copy->out));
+    io_file_close(io, copy->in);
+    io_file_close(io, copy->out);
+    copy->in = copy->out = NULL;
+    copy->file_at++;
+out:
+    return status;
+}
+
+static int copy_some(struct storage *storage, struct error_detail *detail) {
+    struct copy *copy = storage->copy;
+    int status = STATUS_OK;
+    for (unsigned i = 0; i < STEP_PIECES && copy->file_at < copy->file_count; i++)
+        if (copy->in == NULL)
+            TRY(file_begin(storage, &copy->files[copy->file_at], detail));
+        else
+            TRY(piece_copy(storage));
+out:
+    return status;
+}
+
+static int finish(struct storage *storage, struct error_detail *detail) {
+    struct copy *copy = storage->copy;
+    struct io *io = storage->options.io_maintain;
+    int status = STATUS_OK;
+    char *parent = path_join(storage->dir, "snapshots"), *to = NULL;
+    if (parent == NULL || (to = path_join(parent, copy->name)) == NULL) {
+        status = STATUS_NO_MEMORY;
+        goto out;
+    }
+    TRY(manifest_store(io, copy->to, &storage->manifest, detail));
+    for (size_t i = copy->dir_count; i-- > 0;)
+        TRY(io_sync_dir(io, copy->dirs[i]));
+    TRY(io_sync_dir(io, copy->to));
+    TRY(io_rename(io, copy->to, to));
+    mem_free(copy->to);
+    copy->to = to;
+    to = NULL;
+    TRY(io_sync_dir(io, parent));
+out:
+    mem_free(parent);
+    mem_free(to);
+    return status;
+}
+
+/* ---- one step ---- */
+
+bool storage__copy_step(struct storage *storage, int64_t now_ms) {
+    struct copy *copy = storage->copy;
+    struct error_detail detail = {0};
+    int status = STATUS_OK;
+    if (atomic_load_explicit(&copy->asked, memory_order_acquire))
+        return false; /* the storage thread is at it */
+    switch (copy->phase) {
+    case PHASE_IDLE:
+        if ((copy->request = request_take(storage)) == NULL)
+            return false;
+        start(storage, now_ms);
+        return true;
+    case PHASE_ROLL:
+        if ((status = copy->status) == STATUS_OK)
+            copy->phase = PHASE_LIST;
+        else
+            error_set(&detail, status, "the log can't be written");
+        break;
+    case PHASE_LIST:
+        if ((status = list(storage, &detail)) == STATUS_OK)
+            copy->phase = PHASE_COPY;
+        break;
+    case PHASE_COPY:
+        if ((status = copy_some(storage, &detail)) == STATUS_OK && copy->file_at == copy->file_count)
+            copy->phase = PHASE_FINISH;
+        break;
+    case PHASE_FINISH:
+        if ((status = finish(storage, &detail)) == STATUS_OK)
+            job_end(storage, STATUS_OK, "");
+        break;
+    }
+    if (status < 0)
+        job_end(storage, status, detail.text[0] != '\0' ? detail.text : status_message(status));
+    return true;
+}
