@@ -261,7 +261,7 @@ static int replay_log(struct storage *storage, const struct load *load, struct e
     return STATUS_OK;
 }
 
-static char *path_join(const char *dir, const char *name) {
+char *storage__path_join(const char *dir, const char *name) {
     size_t len = strlen(dir) + strlen(name) + 2;
     char *path = mem_alloc(len);
     if (path != NULL)
@@ -314,9 +314,9 @@ int storage_open(const struct storage_options *options, struct error_detail *det
         goto out;
     }
     storage->dir = mem_strndup(options->dir, strlen(options->dir));
-    lock_path = path_join(options->dir, "lock");
-    wal_path = path_join(options->dir, "wal");
-    head_path = path_join(options->dir, "head");
+    lock_path = storage__path_join(options->dir, "lock");
+    wal_path = storage__path_join(options->dir, "wal");
+    head_path = storage__path_join(options->dir, "head");
     if (storage->dir == NULL || lock_path == NULL || wal_path == NULL || head_path == NULL) {
         status = error_set(detail, STATUS_NO_MEMORY, "out of memory");
         goto out;

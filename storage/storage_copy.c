@@ -91,14 +91,6 @@ static void request_end(struct copy_request *request, int status, const char *na
 
 /* ---- paths ---- */
 
-static char *path_join(const char *dir, const char *name) {
-    size_t bytes = strlen(dir) + strlen(name) + 2;
-    char *path = mem_alloc(bytes);
-    if (path != NULL)
-        snprintf(path, bytes, "%s/%s", dir, name);
-    return path;
-}
-
 struct tree {
     struct io *io;
     const char *path;
@@ -108,7 +100,7 @@ static int tree_remove(struct io *io, const char *path);
 
 static int tree_each(void *context, const char *name) {
     const struct tree *tree = context;
-    char *path = path_join(tree->path, name);
+    char *path = storage__path_join(tree->path, name);
     if (path == NULL)
         return STATUS_NO_MEMORY;
     int status = io_remove(tree->io, path);
@@ -132,7 +124,7 @@ static int sweep_each(void *context, const char *name) {
 }
 
 void storage__copy_sweep(struct storage *storage) {
-    char *path = path_join(storage->dir, "snapshots");
+    char *path = storage__path_join(storage->dir, "snapshots");
     struct tree tree = {storage->options.io_maintain, path};
     if (path != NULL)
         (void)io_list_dir(tree.io, path, sweep_each, &tree);
@@ -231,7 +223,7 @@ static int dir_add(struct storage *storage, const char *name, struct error_detai
     if (dirs == NULL)
         return STATUS_NO_MEMORY;
     copy->dirs = dirs;
-    char *path = path_join(copy->to, name);
+    char *path = storage__path_join(copy->to, name);
     if (path == NULL)
         return STATUS_NO_MEMORY;
     copy->dirs[copy->dir_count++] = path;
@@ -251,7 +243,7 @@ static int file_add(struct listing *listing, const char *name) {
     if (files == NULL)
         return STATUS_NO_MEMORY;
     copy->files = files;
-    char *path = path_join(listing->dir, name);
+    char *path = storage__path_join(listing->dir, name);
     if (path == NULL)
         return STATUS_NO_MEMORY;
     copy->files[copy->file_count++] = (struct copied){path, listing->link};
@@ -274,7 +266,7 @@ static int segment_each(void *context, const char *name) {
 static int dir_list(struct storage *storage, const char *name, bool link,
                     int (*each)(void *context, const char *name), struct error_detail *detail) {
     struct listing listing = {storage, name, link};
-    char *path = path_join(storage->dir, name);
+    char *path = storage__path_join(storage->dir, name);
     if (path == NULL)
         return STATUS_NO_MEMORY;
     int status = dir_add(storage, name, detail);
@@ -288,12 +280,12 @@ static int list(struct storage *storage, struct error_detail *detail) {
     struct copy *copy = storage->copy;
     struct io *io = storage->options.io_maintain;
     int status = STATUS_OK;
-    char *parent = path_join(storage->dir, "snapshots");
+    char *parent = storage__path_join(storage->dir, "snapshots");
     char name[NAME_BYTES + 4];
     if (parent == NULL)
         return STATUS_NO_MEMORY;
     snprintf(name, sizeof name, "%s.tmp", copy->name);
-    copy->to = path_join(parent, name);
+    copy->to = storage__path_join(parent, name);
     copy->piece = mem_alloc(PIECE_BYTES);
     if (copy->to == NULL || copy->piece == NULL) {
         status = STATUS_NO_MEMORY;
@@ -319,7 +311,7 @@ out:
 static int file_begin(struct storage *storage, const struct copied *file, struct error_detail *detail) {
     struct copy *copy = storage->copy;
     struct io *io = storage->options.io_maintain;
-    char *from = path_join(storage->dir, file->path), *to = path_join(copy->to, file->path);
+    char *from = storage__path_join(storage->dir, file->path), *to = storage__path_join(copy->to, file->path);
     int status = STATUS_OK;
     if (from == NULL || to == NULL) {
         status = STATUS_NO_MEMORY;
@@ -375,8 +367,8 @@ static int finish(struct storage *storage, struct error_detail *detail) {
     struct copy *copy = storage->copy;
     struct io *io = storage->options.io_maintain;
     int status = STATUS_OK;
-    char *parent = path_join(storage->dir, "snapshots"), *to = NULL;
-    if (parent == NULL || (to = path_join(parent, copy->name)) == NULL) {
+    char *parent = storage__path_join(storage->dir, "snapshots"), *to = NULL;
+    if (parent == NULL || (to = storage__path_join(parent, copy->name)) == NULL) {
         status = STATUS_NO_MEMORY;
         goto out;
     }

@@ -154,6 +154,9 @@ struct clean;
  * more to do at once. */
 bool storage__clean_step(struct storage *storage, int64_t now_ms);
 
+/* dir/name; the caller's (mem_free). NULL: out of memory. */
+char *storage__path_join(const char *dir, const char *name);
+
 /* ---- copies (storage_copy.c) ---- */
 
 struct copy_request {
