@@ -28,6 +28,9 @@
 
 enum phase { PHASE_IDLE, PHASE_ROLL, PHASE_LIST, PHASE_COPY, PHASE_FINISH };
 
+/* Of a block; what else may lie beside them is what a repair left, and writes over. */
+static const char *const block_files[] = {"chunks", "index.mdb", "index.sum", "meta.json"};
+
 /* A file, by its path below the data directory. */
 struct copied {
     char *path;
@@ -263,9 +266,9 @@ static int segment_each(void *context, const char *name) {
     return ours ? file_add(listing, name) : STATUS_OK;
 }
 
-static int dir_list(struct storage *storage, const char *name, bool link,
-                    int (*each)(void *context, const char *name), struct error_detail *detail) {
-    struct listing listing = {storage, name, link};
+static int dir_list(struct storage *storage, const char *name, int (*each)(void *context, const char *name),
+                    struct error_detail *detail) {
+    struct listing listing = {storage, name, false};
     char *path = storage__path_join(storage->dir, name);
     if (path == NULL)
         return STATUS_NO_MEMORY;
@@ -293,13 +296,16 @@ static int list(struct storage *storage, struct error_detail *detail) {
     }
     TRY(io_make_dir(io, parent, detail));
     TRY(io_make_dir(io, copy->to, detail));
-    TRY(dir_list(storage, "head", false, file_each, detail));
-    TRY(dir_list(storage, "wal", false, segment_each, detail));
+    TRY(dir_list(storage, "head", file_each, detail));
+    TRY(dir_list(storage, "wal", segment_each, detail));
     TRY(dir_add(storage, "blocks", detail));
     for (size_t i = 0; i < storage->manifest.block_count; i++) {
         char block[32];
         snprintf(block, sizeof block, "blocks/%016llx", (unsigned long long)storage->manifest.blocks[i].id);
-        TRY(dir_list(storage, block, true, file_each, detail));
+        TRY(dir_add(storage, block, detail));
+        struct listing listing = {storage, block, true};
+        for (size_t k = 0; k < sizeof block_files / sizeof block_files[0]; k++)
+            TRY(file_add(&listing, block_files[k]));
     }
 out:
     mem_free(parent);
@@ -321,7 +327,14 @@ static int file_begin(struct storage *storage, const struct copied *file, struct
         copy->file_at++;
         goto out;
     }
-    TRY(io_file_open(io, from, IO_OPEN_READ, detail, &copy->in));
+    status = io_file_open(io, from, IO_OPEN_READ, detail, &copy->in);
+    if (status == STATUS_NOT_FOUND && file->link) { /* the block is damaged, and so is the copy's */
+        *detail = (struct error_detail){0};
+        copy->file_at++;
+        status = STATUS_OK;
+        goto out;
+    }
+    TRY(status);
     TRY(io_file_open(io, to, IO_OPEN_WRITE | IO_OPEN_CREATE | IO_OPEN_TRUNCATE, detail, &copy->out));
     copy->offset = 0;
 out:
@@ -377,10 +390,9 @@ static int finish(struct storage *storage, struct error_detail *detail) {
         TRY(io_sync_dir(io, copy->dirs[i]));
     TRY(io_sync_dir(io, copy->to));
     TRY(io_rename(io, copy->to, to));
-    mem_free(copy->to);
-    copy->to = to;
-    to = NULL;
-    TRY(io_sync_dir(io, parent));
+    status = io_sync_dir(io, parent);
+    if (status < 0) /* what is removed piece by piece must not have that name */
+        (void)io_rename(io, to, copy->to);
 out:
     mem_free(parent);
     mem_free(to);

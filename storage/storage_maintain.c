@@ -714,10 +714,11 @@ bool storage_maintain(struct storage *storage, int64_t now_ms) {
         return more; /* the storage thread is at it */
     switch (m->phase) {
     case PHASE_IDLE:
-        if (storage__snapshot_step(storage, now_ms))
+        /* One job at a time; a copy that is under way needs the manifest to stand still. */
+        if (!storage__copy_runs(storage) && storage__snapshot_step(storage, now_ms))
             return true;
         if (storage__snapshot_runs(storage))
-            return more; /* one job at a time */
+            return more;
         if (storage__copy_step(storage, now_ms))
             return true;
         if (storage__copy_runs(storage))

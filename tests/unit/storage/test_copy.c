@@ -185,6 +185,50 @@ static void test_copy(void **state) {
     fixture_close(&f);
 }
 
+/* Samples keep coming, and a snapshot of the head falls due, while the copy is made: it has what was
+ * acknowledged before, and the snapshot waits. */
+static void test_copy_under_load(void **state) {
+    (void)state;
+    struct rand rand;
+    for (uint64_t seed = 10; seed < 18; seed++) {
+        struct fixture f, second;
+        struct contents then, found;
+        struct answer answer = {0};
+        rand_init(&rand, seed);
+        open_small(&f);
+        f.limits.snapshot_samples_max = 100 + 20 * (seed - 10);
+        fixture_reopen(&f);
+        fill(&f, &rand);
+        contents_read(&f, &then);
+        uint64_t snapshots = metric_get(METRIC_snapshots);
+        assert_int_equal(storage_copy(f.storage, on_done, &answer), STATUS_OK);
+        for (int i = 0; i < 10000 && !answer.done; i++) {
+            storage_maintain(f.storage, f.now_ms);
+            storage_step(f.storage, f.now_ms);
+            struct batch *b = batch_new();
+            for (int series = 0; series < SERIES; series++)
+                batch_add(b, series, f.now_ms + i, rand_u64(&rand) >> 12);
+            assert_int_equal(batch_write(&f, b).status, STATUS_OK);
+        }
+        assert_true(answer.done && answer.status == STATUS_OK);
+        uint64_t before = metric_get(METRIC_snapshots);
+        fixture_maintain(&f);
+        assert_true(metric_get(METRIC_snapshots) > before && before <= snapshots + 1);
+        copy_open(&f, answer.name, &second);
+        contents_read(&second, &found);
+        for (int i = 0; i < SERIES; i++) {
+            const struct sample_columns *a = &found.series[i], *b = &then.series[i];
+            assert_true(a->count >= b->count);
+            assert_memory_equal(a->times_ms, b->times_ms, b->count * sizeof *b->times_ms);
+            assert_memory_equal(a->values, b->values, b->count * sizeof *b->values);
+        }
+        contents_release(&found);
+        contents_release(&then);
+        fixture_close(&second);
+        fixture_close(&f);
+    }
+}
+
 /* Whatever operation fails, nothing is left of the copy, the storage goes on, and the next one is whole. */
 static void test_copy_fails(void **state) {
     (void)state;
@@ -259,6 +303,7 @@ static void test_copy_left(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copy),
+        cmocka_unit_test(test_copy_under_load),
         cmocka_unit_test(test_copy_fails),
         cmocka_unit_test(test_copy_left),
     };
