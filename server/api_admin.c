@@ -174,29 +174,32 @@ static void snapshot_done(void *argument, int status, const char *name) {
     exchange_post(exchange);
 }
 
-/* skip_head as Go reads a boolean; what is not one is told. */
+/* As Go reads a boolean: 0, 1, or -1. */
+static int boolean_of(struct slice text) {
+    static const char *const texts[] = {"0", "f", "F", "false", "False", "FALSE",
+                                        "1", "t", "T", "true",  "True",  "TRUE"};
+    for (int i = 0; i < 12; i++)
+        if (slice_equal(text, slice_str(texts[i])))
+            return i >= 6;
+    return -1;
+}
+
 static bool snapshot_params(struct exchange *exchange) {
-    static const char *const texts[2][6] = {{"0", "f", "F", "false", "False", "FALSE"},
-                                            {"1", "t", "T", "true", "True", "TRUE"}};
     struct params params;
     if (!admin_enabled(exchange) || !api_params(exchange, &params))
         return false;
     struct slice text = params_get(&params, "skip_head");
-    if (text.len == 0)
+    int skip = text.len == 0 ? 0 : boolean_of(text);
+    if (skip == 0)
         return true;
-    for (size_t value = 0; value < 2; value++)
-        for (size_t i = 0; i < 6; i++)
-            if (slice_equal(text, slice_str(texts[value][i]))) {
-                if (value == 1)
-                    api_error(
-                        exchange, "bad_data",
-                        "invalid parameter \"skip_head\": a snapshot without the head is not supported");
-                return value == 0;
-            }
-    api_error(exchange, "bad_data",
-              "invalid parameter \"skip_head\": unable to parse boolean: "
-              "strconv.ParseBool: parsing \"%.*s\": invalid syntax",
-              SLICE_ARGS(text));
+    if (skip == 1)
+        api_error(exchange, "bad_data",
+                  "invalid parameter \"skip_head\": a snapshot without the head is not supported");
+    else
+        api_error(exchange, "bad_data",
+                  "invalid parameter \"skip_head\": unable to parse boolean: "
+                  "strconv.ParseBool: parsing \"%.*s\": invalid syntax",
+                  SLICE_ARGS(text));
     return false;
 }
 

@@ -112,8 +112,11 @@ static int labels_load(struct storage *storage, struct error_detail *detail, boo
         status = STATUS_NO_MEMORY;
         goto out;
     }
-    TRY(frame_reader_open(storage->options.io, path, path2, newest->labels_number, newest->labels_bytes,
-                          detail, &reader));
+    status = frame_reader_open(storage->options.io, path, path2, newest->labels_number, newest->labels_bytes,
+                               detail, &reader);
+    if (status == STATUS_NOT_FOUND)
+        loss_note(storage, path);
+    TRY(status);
     for (;;) {
         uint32_t kind;
         struct slice payload;
@@ -343,7 +346,6 @@ int storage__load(struct storage *storage, struct error_detail *detail, struct l
     }
     status = labels_load(storage, detail, &load.damaged);
     if (status == STATUS_NOT_FOUND) {
-        loss_note(storage, "head/….labels");
         log_error("the labels of the series are missing: what only the head holds is lost",
                   LOG_STR("error", detail->text));
         metric_add(METRIC_snapshot_damage, 1);

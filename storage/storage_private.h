@@ -153,6 +153,7 @@ struct clean;
 /* A slice of it, if somebody asked. The maintaining thread, when no job is under way. True if there may be
  * more to do at once. */
 bool storage__clean_step(struct storage *storage, int64_t now_ms);
+void storage__clean_close(struct storage *storage);
 
 /* dir/name; the caller's (mem_free). NULL: out of memory. */
 char *storage__path_join(const char *dir, const char *name);
@@ -175,7 +176,6 @@ bool storage__copy_serve(struct storage *storage);
 void storage__copy_sweep(struct storage *storage);
 int storage__copy_new(struct storage *storage);
 void storage__copy_close(struct storage *storage);
-void storage__clean_close(struct storage *storage);
 
 /* ---- Room for a manifest on a full disk (storage_ballast.c) ---- */
 

@@ -175,6 +175,15 @@ static int stored_find(struct head *head, struct head_series *series, uint32_t s
     return status;
 }
 
+/* Is the time behind all that is sealed? There is no open chunk. Under the series' lock. */
+static bool is_behind_sealed(struct head *head, const struct head_series *series, uint32_t slot,
+                             int64_t time_ms, int64_t cut_ms) {
+    struct chunklog_chunk last = walk_begin(series);
+    struct head_damage damage = {0};
+    return series->sealed == 0 || chunk_before(head, slot, cut_ms, &last, &damage) != STATUS_OK ||
+           time_ms > last.time_max_ms;
+}
+
 /* Under the series' lock. */
 static int series_apply(struct head *head, struct head_series *series, uint32_t slot, struct sample sample,
                         int64_t start_ms, int64_t cut_ms, enum head_verdict *verdict,
@@ -184,12 +193,8 @@ static int series_apply(struct head *head, struct head_series *series, uint32_t 
         *verdict = HEAD_LATE;
         return STATUS_OK;
     }
-    struct chunklog_chunk last = walk_begin(series);
-    struct head_damage damage = {0};
-    bool ahead = empty
-                     ? series->sealed == 0 || chunk_before(head, slot, cut_ms, &last, &damage) != STATUS_OK ||
-                           sample.time_ms > last.time_max_ms
-                     : sample.time_ms > series->open.time_ms;
+    bool ahead = empty ? is_behind_sealed(head, series, slot, sample.time_ms, cut_ms)
+                       : sample.time_ms > series->open.time_ms;
     if (!ahead) {
         uint64_t found = 0;
         int status = stored_find(head, series, slot, sample.time_ms, cut_ms, &found);

@@ -27,33 +27,19 @@ void head_fixture_write(struct head_fixture *f, int rounds) {
         if (rounds % 50 == 7) /* a late one */
             (void)write_one(s, 3, s->now_ms - 3500, 42);
         s->now_ms += 1000;
-        for (int idle = 0; idle < 3;) {
-            bool worked = storage_maintain(s->storage, s->now_ms);
-            worked |= storage_step(s->storage, s->now_ms);
-            idle = worked ? 0 : idle + 1;
-        }
+        fixture_maintain(s);
     }
-}
-
-static void delete_done(void *context, struct storage_write *write) {
-    assert_int_equal(storage_write_result(write)->status, STATUS_OK);
-    storage_write_free(write);
-    *(bool *)context = true;
 }
 
 static void hide(struct fixture *s) {
     const struct matcher matcher = {.kind = MATCHER_EQUAL, .name = slice_str("i"), .value = slice_str("5")};
     const struct delete_selector selector = {&matcher, 1};
-    struct storage_write *write;
-    struct error_detail detail = {{0}};
-    bool done = false;
-    assert_int_equal(storage_delete_prepare(s->storage, &selector, 1, s->now_ms - 90000, s->now_ms - 80000,
-                                            &detail, &write),
+    struct outcome outcome = {0};
+    assert_int_equal(delete_submit(s, &selector, 1, s->now_ms - 90000, s->now_ms - 80000, &outcome),
                      STATUS_OK);
-    storage_write_submit(s->storage, write, delete_done, &done);
-    while (!done)
-        if (!storage_step(s->storage, s->now_ms))
-            storage_wait(s->storage, 10);
+    while (!outcome.done)
+        storage_step(s->storage, s->now_ms);
+    assert_int_equal(outcome.result.status, STATUS_OK);
 }
 
 static void names_find(struct head_fixture *f) {
@@ -102,6 +88,20 @@ void head_fixture_open(struct head_fixture *f) {
 void head_fixture_close(struct head_fixture *f) {
     io_close(f->io);
     fixture_close(&f->storage);
+}
+
+struct head_fixture head_fixture;
+
+int head_fixture_setup(void **state) {
+    (void)state;
+    head_fixture_open(&head_fixture);
+    return 0;
+}
+
+int head_fixture_teardown(void **state) {
+    (void)state;
+    head_fixture_close(&head_fixture);
+    return 0;
 }
 
 int command_run(struct head_fixture *f, int (*command)(int argc, char **argv), const char *const *arguments) {

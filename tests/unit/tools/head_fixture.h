@@ -20,6 +20,11 @@ struct head_fixture {
 void head_fixture_open(struct head_fixture *f);
 void head_fixture_close(struct head_fixture *f);
 
+/* The one that a program's tests share: a group's setup and teardown. */
+extern struct head_fixture head_fixture;
+int head_fixture_setup(void **state);
+int head_fixture_teardown(void **state);
+
 /* Writes that many rounds of a sample a series, with maintenance between them. The storage is open. */
 void head_fixture_write(struct head_fixture *f, int rounds);
 

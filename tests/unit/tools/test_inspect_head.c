@@ -9,11 +9,9 @@
 #include "tests/unit/tools/head_fixture.h"
 #include "tools/tools.h"
 
-static struct head_fixture fixture;
-
 static int inspect(const char *path) {
     const char *const arguments[] = {"inspect", "head", path, NULL};
-    return command_run(&fixture, tools_inspect, arguments);
+    return command_run(&head_fixture, tools_inspect, arguments);
 }
 
 /* The number behind a text. */
@@ -34,31 +32,19 @@ static uint64_t number_before(const char *from, const char *text) {
     return strtoull(at, NULL, 10);
 }
 
-static int setup(void **state) {
-    (void)state;
-    head_fixture_open(&fixture);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    head_fixture_close(&fixture);
-    return 0;
-}
-
 /* All samples before the snapshot's position are open, sealed or late: one a series and second, and late
  * ones. */
 static void test_counts(void **state) {
     (void)state;
     struct manifest manifest;
     struct error_detail detail = {{0}};
-    assert_int_equal(inspect(fixture.storage.dir), 0);
-    const char *newest = fixture.output, *older = strstr(newest + 1, "snapshot   ");
+    assert_int_equal(inspect(head_fixture.storage.dir), 0);
+    const char *newest = head_fixture.output, *older = strstr(newest + 1, "snapshot   ");
     assert_non_null(older);
     for (int i = 0; i < 2; i++) {
         const char *text = i == 0 ? newest : older;
         char expected[300];
-        snprintf(expected, sizeof expected, "snapshot   %s, ", fixture.snapshots[i]);
+        snprintf(expected, sizeof expected, "snapshot   %s, ", head_fixture.snapshots[i]);
         assert_memory_equal(text, expected, strlen(expected));
         uint64_t series = number_behind(text, "holds      "), late = number_before(text, " late samples, ");
         const char *time = strstr(text, "\ntime ");
@@ -84,7 +70,7 @@ static void test_counts(void **state) {
     assert_non_null(bytes);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         sum += number_behind(bytes, rows[i]);
-    assert_int_equal(manifest_load(fixture.io, fixture.storage.dir, &detail, &manifest), STATUS_OK);
+    assert_int_equal(manifest_load(head_fixture.io, head_fixture.storage.dir, &detail, &manifest), STATUS_OK);
     assert_int_equal(sum, manifest.snapshots[0].bytes);
     char position[64];
     snprintf(position, sizeof position, "position   %016" PRIx64, manifest.snapshots[0].position);
@@ -100,16 +86,16 @@ static void test_counts(void **state) {
 static void test_file(void **state) {
     (void)state;
     char other[256];
-    assert_int_equal(inspect(fixture.snapshots[1]), 0);
-    assert_null(strstr(fixture.output, "names it"));
-    assert_int_equal(number_behind(fixture.output, "holds      "), HEAD_SERIES);
-    assert_null(strstr(strstr(fixture.output, "snapshot   ") + 1, "snapshot   "));
-    struct file_copy copy = file_keep(fixture.snapshots[1]);
-    snprintf(other, sizeof other, "%s/head/00000000000000ff.snapshot", fixture.storage.dir);
-    assert_int_equal(rename(fixture.snapshots[1], other), 0);
+    assert_int_equal(inspect(head_fixture.snapshots[1]), 0);
+    assert_null(strstr(head_fixture.output, "names it"));
+    assert_int_equal(number_behind(head_fixture.output, "holds      "), HEAD_SERIES);
+    assert_null(strstr(strstr(head_fixture.output, "snapshot   ") + 1, "snapshot   "));
+    struct file_copy copy = file_keep(head_fixture.snapshots[1]);
+    snprintf(other, sizeof other, "%s/head/00000000000000ff.snapshot", head_fixture.storage.dir);
+    assert_int_equal(rename(head_fixture.snapshots[1], other), 0);
     assert_int_equal(inspect(other), 1); /* frames know whose they are */
-    assert_non_null(strstr(fixture.output, "no manifest names it"));
-    assert_int_equal(inspect(fixture.snapshots[1]), 1);
+    assert_non_null(strstr(head_fixture.output, "no manifest names it"));
+    assert_int_equal(inspect(head_fixture.snapshots[1]), 1);
     assert_int_equal(unlink(other), 0);
     file_restore(&copy);
     assert_int_equal(inspect("/nowhere"), 1);
@@ -118,21 +104,21 @@ static void test_file(void **state) {
 static void test_damage(void **state) {
     (void)state;
     char line[300];
-    const char *const paths[] = {fixture.snapshots[0], fixture.labels[0], fixture.labels[1]};
+    const char *const paths[] = {head_fixture.snapshots[0], head_fixture.labels[0], head_fixture.labels[1]};
     for (size_t i = 0; i < 3; i++) {
         file_flip(paths[i], 30);
-        assert_int_equal(inspect(fixture.storage.dir), 1);
+        assert_int_equal(inspect(head_fixture.storage.dir), 1);
         snprintf(line, sizeof line, "damage: %s, offset 0: frame: wrong checksum\n", paths[i]);
-        assert_non_null(strstr(fixture.output, line));
+        assert_non_null(strstr(head_fixture.output, line));
         file_flip(paths[i], 30);
     }
-    file_flip(fixture.chunks, 80);
-    assert_int_equal(inspect(fixture.storage.dir), 1);
-    snprintf(line, sizeof line, "damage: %s, offset 64: record: wrong checksum\n", fixture.chunks);
-    assert_non_null(strstr(fixture.output, line));
-    assert_int_equal(number_behind(fixture.output, "samples; "), 1);
-    file_flip(fixture.chunks, 80);
-    assert_int_equal(inspect(fixture.storage.dir), 0);
+    file_flip(head_fixture.chunks, 80);
+    assert_int_equal(inspect(head_fixture.storage.dir), 1);
+    snprintf(line, sizeof line, "damage: %s, offset 64: record: wrong checksum\n", head_fixture.chunks);
+    assert_non_null(strstr(head_fixture.output, line));
+    assert_int_equal(number_behind(head_fixture.output, "samples; "), 1);
+    file_flip(head_fixture.chunks, 80);
+    assert_int_equal(inspect(head_fixture.storage.dir), 0);
 }
 
 int main(void) {
@@ -141,5 +127,5 @@ int main(void) {
         cmocka_unit_test(test_file),
         cmocka_unit_test(test_damage),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, head_fixture_setup, head_fixture_teardown);
 }

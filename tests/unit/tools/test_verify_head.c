@@ -14,28 +14,14 @@
 #include "tests/unit/tools/head_fixture.h"
 #include "tools/tools.h"
 
-static struct head_fixture fixture;
-
 static int verify(void) {
-    const char *const arguments[] = {"verify", fixture.storage.dir, NULL};
-    return command_run(&fixture, tools_verify, arguments);
-}
-
-static int setup(void **state) {
-    (void)state;
-    head_fixture_open(&fixture);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    head_fixture_close(&fixture);
-    return 0;
+    const char *const arguments[] = {"verify", head_fixture.storage.dir, NULL};
+    return command_run(&head_fixture, tools_verify, arguments);
 }
 
 static size_t lines_with(const char *text) {
     size_t count = 0;
-    for (const char *at = fixture.output; (at = strstr(at, text)) != NULL; at++)
+    for (const char *at = head_fixture.output; (at = strstr(at, text)) != NULL; at++)
         count++;
     return count;
 }
@@ -45,14 +31,14 @@ static void expect(const char *path, size_t offset, const char *what, const char
     char line[512];
     snprintf(line, sizeof line, "damage: %s, offset %zu: %s; costs %s\n", path, offset, what, costs);
     int code = verify();
-    if (code != 1 || strstr(fixture.output, line) == NULL || lines_with("damage: ") != 1)
-        fail_msg("code %d, expected %sgot %s", code, line, fixture.output);
+    if (code != 1 || strstr(head_fixture.output, line) == NULL || lines_with("damage: ") != 1)
+        fail_msg("code %d, expected %sgot %s", code, line, head_fixture.output);
 }
 
 static void expect_whole(void) {
     int code = verify();
     if (code != 0 || lines_with("damage: ") != 0)
-        fail_msg("code %d, %s", code, fixture.output);
+        fail_msg("code %d, %s", code, head_fixture.output);
 }
 
 #define BEFORE "nothing, the one before it and the log since count"
@@ -67,7 +53,7 @@ static void test_whole(void **state) {
     expect_whole();
     assert_int_equal(lines_with("note: "), 0);
     char path[128];
-    snprintf(path, sizeof path, "%s/ballast", fixture.storage.dir);
+    snprintf(path, sizeof path, "%s/ballast", head_fixture.storage.dir);
     struct file_copy copy = file_keep(path); /* nothing counts of it but its size */
     file_flip(path, 1000);
     expect_whole();
@@ -76,7 +62,7 @@ static void test_whole(void **state) {
 
 static void test_snapshots(void **state) {
     (void)state;
-    const char *newest = fixture.snapshots[0], *older = fixture.snapshots[1];
+    const char *newest = head_fixture.snapshots[0], *older = head_fixture.snapshots[1];
     struct file_copy copy = file_keep(newest);
     for (size_t at = 0; at < 400; at += 40) {
         file_flip(newest, at);
@@ -109,7 +95,7 @@ static void test_snapshots(void **state) {
 static void test_labels(void **state) {
     (void)state;
     for (size_t i = 0; i < 2; i++) {
-        const char *path = fixture.labels[i];
+        const char *path = head_fixture.labels[i];
         struct file_copy copy = file_keep(path);
         file_flip(path, 25);
         expect(path, 0, "frame: wrong checksum", OTHER);
@@ -122,18 +108,18 @@ static void test_labels(void **state) {
         expect(path, 0, "it is missing", OTHER);
         file_restore(&copy);
     }
-    file_flip(fixture.labels[0], 25);
-    file_flip(fixture.labels[1], 25);
+    file_flip(head_fixture.labels[0], 25);
+    file_flip(head_fixture.labels[1], 25);
     assert_int_equal(verify(), 1);
     assert_int_equal(lines_with(SERIES), 2);
-    file_flip(fixture.labels[0], 25);
-    file_flip(fixture.labels[1], 25);
+    file_flip(head_fixture.labels[0], 25);
+    file_flip(head_fixture.labels[1], 25);
     expect_whole();
 }
 
 static void test_chunks(void **state) {
     (void)state;
-    const char *path = fixture.chunks;
+    const char *path = head_fixture.chunks;
     struct file_copy copy = file_keep(path);
     size_t second = 64 + (40u + load_u16(copy.bytes + 64 + 4) + 7u) / 8 * 8;
     file_flip(path, 10);
@@ -163,15 +149,15 @@ static void test_log(void **state) {
     struct manifest manifest;
     struct error_detail detail = {{0}};
     char path[256], other[256];
-    assert_int_equal(manifest_load(fixture.io, fixture.storage.dir, &detail, &manifest), STATUS_OK);
-    snprintf(path, sizeof path, "%s/wal/%08x.log", fixture.storage.dir,
+    assert_int_equal(manifest_load(head_fixture.io, head_fixture.storage.dir, &detail, &manifest), STATUS_OK);
+    snprintf(path, sizeof path, "%s/wal/%08x.log", head_fixture.storage.dir,
              (unsigned)(manifest.snapshots[1].position >> 32));
     manifest_release(&manifest);
-    snprintf(other, sizeof other, "%s/kept", fixture.storage.dir);
+    snprintf(other, sizeof other, "%s/kept", head_fixture.storage.dir);
     assert_int_equal(rename(path, other), 0);
     assert_int_equal(verify(), 1);
-    if (strstr(fixture.output, path) == NULL || lines_with("costs the requests in it") != 1)
-        fail_msg("%s", fixture.output);
+    if (strstr(head_fixture.output, path) == NULL || lines_with("costs the requests in it") != 1)
+        fail_msg("%s", head_fixture.output);
     assert_int_equal(rename(other, path), 0);
     expect_whole();
 }
@@ -199,7 +185,7 @@ static void frames_read(const char *path, size_t len, struct frames *frames) {
     struct error_detail detail = {{0}};
     struct slice payload;
     memset(frames, 0, sizeof *frames);
-    assert_int_equal(frame_reader_open(fixture.io, path, NULL, number_of(path), len, &detail, &reader),
+    assert_int_equal(frame_reader_open(head_fixture.io, path, NULL, number_of(path), len, &detail, &reader),
                      STATUS_OK);
     while (frame_reader_next(&reader, &frames->kinds[frames->count], &payload) == STATUS_OK) {
         size_t i = frames->count++;
@@ -214,7 +200,7 @@ static void frames_read(const char *path, size_t len, struct frames *frames) {
 static void frames_write(const char *path, const char *path2, struct frames *frames) {
     struct frame_writer *writer;
     struct error_detail detail = {{0}};
-    assert_int_equal(frame_writer_open(fixture.io, path, path2, number_of(path), 0, &detail, &writer),
+    assert_int_equal(frame_writer_open(head_fixture.io, path, path2, number_of(path), 0, &detail, &writer),
                      STATUS_OK);
     for (size_t i = 0; i < frames->count; i++) {
         assert_int_equal(frame_writer_append(writer, frames->kinds[i],
@@ -261,7 +247,7 @@ enum change {
 
 /* Of another series than the first one's. */
 static size_t second_record(void) {
-    struct file_copy copy = file_keep(fixture.chunks);
+    struct file_copy copy = file_keep(head_fixture.chunks);
     size_t offset = 64 + (40u + load_u16(copy.bytes + 64 + 4) + 7u) / 8 * 8;
     assert_true(load_u32(copy.bytes + 64 + 8) != load_u32(copy.bytes + offset + 8));
     file_restore(&copy);
@@ -318,7 +304,7 @@ static void change_make(struct frames *frames, enum change change, uint64_t *off
 
 static void test_references(void **state) {
     (void)state;
-    const char *path = fixture.snapshots[0];
+    const char *path = head_fixture.snapshots[0];
     for (enum change change = 0; change < CHANGES; change++) {
         struct file_copy copy = file_keep(path);
         struct frames frames;
@@ -336,9 +322,9 @@ static void test_references(void **state) {
 /* A label that no pair says. */
 static void test_label_references(void **state) {
     (void)state;
-    struct file_copy copies[2] = {file_keep(fixture.labels[0]), file_keep(fixture.labels[1])};
+    struct file_copy copies[2] = {file_keep(head_fixture.labels[0]), file_keep(head_fixture.labels[1])};
     struct frames frames;
-    frames_read(fixture.labels[0], copies[0].len, &frames);
+    frames_read(head_fixture.labels[0], copies[0].len, &frames);
     struct arena numbers;
     arena_init(&numbers, 0, 0);
     struct slice rest = slice_of(frames.payloads[0], frames.lens[0]);
@@ -350,7 +336,7 @@ static void test_label_references(void **state) {
     frames.lens[0] = (size_t)(before - frames.payloads[0]); /* series, and no pairs */
     frames.count = 1;
     arena_release(&numbers);
-    frames_write(fixture.labels[0], fixture.labels[1], &frames);
+    frames_write(head_fixture.labels[0], head_fixture.labels[1], &frames);
     assert_int_equal(verify(), 1);
     assert_true(lines_with("has a label that is not there") > 0);
     file_restore(&copies[0]);
@@ -361,15 +347,15 @@ static void test_label_references(void **state) {
 /* While a server writes, snapshots come and go, and windows are cut. */
 static void test_in_use(void **state) {
     (void)state;
-    fixture.storage.limits.snapshot_samples_max = 60;
-    fixture_open_storage(&fixture.storage);
+    head_fixture.storage.limits.snapshot_samples_max = 60;
+    fixture_open_storage(&head_fixture.storage);
     for (int run = 0; run < 60; run++) {
         if (run % 15 == 14)
-            fixture.storage.now_ms += (int64_t)fixture.storage.limits.window_ms;
+            head_fixture.storage.now_ms += (int64_t)head_fixture.storage.limits.window_ms;
         expect_whole();
     }
-    storage_close(fixture.storage.storage);
-    fixture.storage.storage = NULL;
+    storage_close(head_fixture.storage.storage);
+    head_fixture.storage.storage = NULL;
 }
 
 int main(void) {
@@ -383,5 +369,5 @@ int main(void) {
         cmocka_unit_test(test_label_references),
         cmocka_unit_test(test_in_use),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, head_fixture_setup, head_fixture_teardown);
 }
