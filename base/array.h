@@ -3,6 +3,8 @@
 #define TIDALITE_BASE_ARRAY_H
 
 #include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 #include "base/alloc.h"
 
@@ -19,6 +21,15 @@ static inline void *array_ensure(void *items, size_t *capacity, size_t need, siz
     void *grown = mem_realloc(items, larger * element_bytes);
     if (grown != NULL)
         *capacity = larger;
+    return grown;
+}
+
+/* The same; what is new is zero. */
+static inline void *array_ensure_zero(void *items, size_t *capacity, size_t need, size_t element_bytes) {
+    size_t before = *capacity;
+    uint8_t *grown = array_ensure(items, capacity, need, element_bytes);
+    if (grown != NULL)
+        memset(grown + before * element_bytes, 0, (*capacity - before) * element_bytes);
     return grown;
 }
 

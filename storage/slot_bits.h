@@ -22,11 +22,9 @@ static inline void slot_bits_release(struct slot_bits *bits) {
 
 /* Room for slots below `end`. STATUS_NO_MEMORY. */
 static inline int slot_bits_ensure(struct slot_bits *bits, size_t end) {
-    size_t before = bits->capacity;
-    uint8_t *bytes = array_ensure(bits->bytes, &bits->capacity, end / 8 + 1, 1);
+    uint8_t *bytes = array_ensure_zero(bits->bytes, &bits->capacity, end / 8 + 1, 1);
     if (bytes == NULL)
         return STATUS_NO_MEMORY;
-    memset(bytes + before, 0, bits->capacity - before);
     bits->bytes = bytes;
     return STATUS_OK;
 }

@@ -39,12 +39,8 @@ struct labels {
  * of memory. */
 static void *table_ensure(void *table, size_t *capacity, size_t element_bytes, uint32_t number,
                           uint32_t *end) {
-    size_t before = *capacity;
-    uint8_t *grown = array_ensure(table, capacity, (size_t)number + 1, element_bytes);
-    if (grown == NULL)
-        return NULL;
-    memset(grown + before * element_bytes, 0, (*capacity - before) * element_bytes);
-    if (number >= *end)
+    void *grown = array_ensure_zero(table, capacity, (size_t)number + 1, element_bytes);
+    if (grown != NULL && number >= *end)
         *end = number + 1;
     return grown;
 }

@@ -91,9 +91,9 @@ static void found_add(struct head_check *check, enum found_kind kind, const char
 
 static void labels_frame(void *context, const struct frame_damage *damage) {
     struct head_check *check = context;
-    bool tail = strstr(damage->what, "behind") != NULL;
-    found_add(check, tail ? FOUND_HARMLESS : FOUND_LABELS, damage->copy == 0 ? check->path : check->path2,
-              damage->offset, damage->lost, "%s", damage->what);
+    found_add(check, damage->harmless ? FOUND_HARMLESS : FOUND_LABELS,
+              damage->copy == 0 ? check->path : check->path2, damage->offset, damage->lost, "%s",
+              damage->what);
 }
 
 struct named {
@@ -103,27 +103,20 @@ struct named {
     size_t series_capacity;
 };
 
-static void *grown(void *table, size_t *capacity, size_t number, size_t element_bytes) {
-    size_t before = *capacity;
-    uint8_t *bytes = array_ensure(table, capacity, number + 1, element_bytes);
-    if (bytes != NULL)
-        memset(bytes + before * element_bytes, 0, (*capacity - before) * element_bytes);
-    return bytes;
-}
-
 static int labels_frame_check(struct named *named, struct arena *numbers, struct slice payload) {
     struct snapshot_label one;
     int status;
     while ((status = snapshot_label_next(&payload, numbers, &one)) == STATUS_OK) {
         if (one.tag == LABELS_PAIR || one.tag == LABELS_PAIR_FREE) {
-            uint8_t *pairs = grown(named->pairs, &named->pair_capacity, one.number, sizeof *pairs);
+            uint8_t *pairs =
+                array_ensure_zero(named->pairs, &named->pair_capacity, (size_t)one.number + 1, sizeof *pairs);
             if (pairs == NULL)
                 return STATUS_NO_MEMORY;
             named->pairs = pairs;
             pairs[one.number] = one.label.len > 0;
         } else {
-            struct snapshot_label *series =
-                grown(named->series, &named->series_capacity, one.number, sizeof *series);
+            struct snapshot_label *series = array_ensure_zero(named->series, &named->series_capacity,
+                                                              (size_t)one.number + 1, sizeof *series);
             if (series == NULL)
                 return STATUS_NO_MEMORY;
             named->series = series;
@@ -242,9 +235,8 @@ out:
 
 static void snapshot_frame(void *context, const struct frame_damage *damage) {
     struct head_check *check = context;
-    bool tail = strstr(damage->what, "behind") != NULL;
-    found_add(check, tail ? FOUND_HARMLESS : FOUND_SNAPSHOT, check->path, damage->offset, true, "%s",
-              damage->what);
+    found_add(check, damage->harmless ? FOUND_HARMLESS : FOUND_SNAPSHOT, check->path, damage->offset, true,
+              "%s", damage->what);
 }
 
 static int chunk_file_note(void *context, const struct chunklog_file *file) {

@@ -169,14 +169,17 @@ static bool frame_at(const struct frame_reader *reader, struct slice bytes, uint
 }
 
 /* What is behind a frame's payload is under no checksum, and nobody reads it. */
-static const char *tail_look(struct slice bytes, uint64_t at, size_t payload_len) {
-    uint64_t end = at + padded(FRAME_HEAD_BYTES + payload_len);
-    if (end > bytes.len)
-        return "the file ends early";
-    for (uint64_t i = at + FRAME_HEAD_BYTES + payload_len; i < end; i++)
-        if (bytes.data[i] != 0)
-            return "frame: what is behind it is not zero";
-    return NULL;
+static void tail_look(struct slice bytes, size_t payload_len, struct frame_damage *damage) {
+    uint64_t begin = damage->offset + FRAME_HEAD_BYTES + payload_len;
+    uint64_t end = damage->offset + padded(FRAME_HEAD_BYTES + payload_len);
+    if (end > bytes.len) {
+        damage->what = "the file ends early";
+        return;
+    }
+    for (uint64_t i = begin; i < end && !damage->harmless; i++)
+        damage->harmless = bytes.data[i] != 0;
+    if (damage->harmless)
+        damage->what = "frame: what is behind it is not zero";
 }
 
 /* `whole`: which of the copies have a frame at reader->offset, and its payload. */
@@ -190,7 +193,7 @@ static void copies_tell(const struct frame_reader *reader, const bool whole[2],
             continue;
         damage.lost = !whole[0] && !whole[1];
         if (whole[copy])
-            damage.what = tail_look(bytes[copy], reader->offset, payloads[copy].len);
+            tail_look(bytes[copy], payloads[copy].len, &damage);
         else
             damage.what = reader->offset >= bytes[copy].len ? "the file ends early" : "frame: wrong checksum";
         if (damage.what != NULL)

@@ -47,7 +47,8 @@ struct frame_damage {
     unsigned copy; /* 0 or 1 */
     uint64_t offset;
     const char *what;
-    bool lost; /* the other copy does not have it either, or there is none */
+    bool lost;     /* the other copy does not have it either, or there is none */
+    bool harmless; /* bytes that nobody reads */
 };
 
 struct frame_reader {
