@@ -55,8 +55,14 @@ static void time_print(const char *name, int64_t min_ms, int64_t max_ms) {
 static void sealed_look(struct inspection *one, struct chunklog *log, uint32_t slot, chunk_ref ref) {
     struct chunklog_chunk chunk;
     int status;
+    int64_t before_ms = INT64_MAX;
     one->sealed_series += ref != 0;
     while ((status = chunklog_read(log, ref, slot, one->cut_ms, &chunk)) == STATUS_OK) {
+        if (before_ms != INT64_MAX && chunk.time_max_ms >= before_ms) { /* it might never end */
+            status = STATUS_CORRUPT;
+            break;
+        }
+        before_ms = chunk.time_min_ms;
         one->sealed_chunks++;
         one->sealed_samples += chunk.info.sample_count;
         time_note(one, chunk.time_min_ms, chunk.time_max_ms);
