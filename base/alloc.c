@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/assert.h"
+
 /* Off (0) in production: one relaxed load an allocation. */
 static atomic_bool fault_armed;
 static atomic_uint_fast64_t fault_countdown;
@@ -60,6 +62,11 @@ void *mem_pages_alloc(size_t bytes) {
         return NULL;
     void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return pages == MAP_FAILED ? NULL : pages;
+}
+
+void mem_pages_clear(void *p, size_t bytes) {
+    int failed = madvise(p, bytes, MADV_DONTNEED);
+    ASSERT(failed == 0); /* pages that are ours, and not locked */
 }
 
 void mem_pages_free(void *p, size_t bytes) {

@@ -22,6 +22,9 @@ char *mem_strndup(const void *data, size_t len) __attribute__((warn_unused_resul
 void *mem_pages_alloc(size_t bytes) __attribute__((warn_unused_result));
 void mem_pages_free(void *p, size_t bytes); /* NULL is fine */
 
+/* Gives the memory of some of the pages back; they are zeros when they are touched next. */
+void mem_pages_clear(void *p, size_t bytes);
+
 /* Fault injection, for tests: the allocation that is `countdown` calls away (1 = the next one) and, with
  * `repeat`, all behind it fail. 0 turns it off. Returns how many calls were made since the last call here. */
 uint64_t mem_fault_set(uint64_t countdown, int repeat);

@@ -1,6 +1,7 @@
-/* slab.c: size classes over an arena. */
+/* slab.c: regions of pages, pages of pieces of one size. */
 #include "base/slab.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -15,22 +16,209 @@
 #include <sanitizer/asan_interface.h>
 #define MARK_FREE(data, bytes)  ASAN_POISON_MEMORY_REGION(data, bytes)
 #define MARK_TAKEN(data, bytes) ASAN_UNPOISON_MEMORY_REGION(data, bytes)
+#define RED_ZONE_BYTES          16
 #else
 #define MARK_FREE(data, bytes)  ((void)(data), (void)(bytes))
 #define MARK_TAKEN(data, bytes) ((void)(data), (void)(bytes))
+#define RED_ZONE_BYTES          0
 #endif
 
-#define SLAB_PIECE_BYTES ((size_t)256 << 10)
+#define PAGE_BYTES     ((size_t)32 << 10)
+#define REGION_PAGES   32
+#define REGION_BYTES   (REGION_PAGES * PAGE_BYTES)
+#define SPARE_PAGES    32 /* kept, and a share of all, so that pages don't go to and fro */
+#define SPARE_SHARE    16
+#define ALL_PAGES_FREE UINT32_MAX
+
+struct slab_page {
+    struct slab_page *next, *previous; /* in the list that it is in, if any */
+    struct slab_region *region;
+    void *free;        /* pieces that came back, each holding the next one's place */
+    uint32_t size;     /* of its pieces */
+    uint32_t used;     /* pieces */
+    uint32_t fresh_at; /* offset of what was never handed out */
+    bool is_listed;    /* as having room */
+};
+
+#define PAGE_HEADER_BYTES 64
+_Static_assert(sizeof(struct slab_page) <= PAGE_HEADER_BYTES, "pieces begin behind it");
+
+struct slab_region {
+    struct slab_region *next, *previous;
+    void *mapped;   /* a page more than it has, to find aligned ones in it */
+    uint8_t *pages; /* aligned to their size */
+    uint32_t free;  /* a bit for each page that takes no memory */
+};
+_Static_assert(REGION_PAGES == 32, "one word of bits");
+
+static size_t piece_stride(size_t size) {
+    return size + RED_ZONE_BYTES;
+}
+
+static struct slab_page *page_of(const void *piece) {
+    return (struct slab_page *)((uintptr_t)piece & ~(PAGE_BYTES - 1)); // NOLINT(performance-no-int-to-ptr)
+}
+
+/* ---- Regions ---- */
+
+static void region_link(struct slab_region **list, struct slab_region *region) {
+    region->previous = NULL;
+    region->next = *list;
+    if (*list != NULL)
+        (*list)->previous = region;
+    *list = region;
+}
+
+static void region_unlink(struct slab_region **list, struct slab_region *region) {
+    if (region->previous != NULL)
+        region->previous->next = region->next;
+    else
+        *list = region->next;
+    if (region->next != NULL)
+        region->next->previous = region->previous;
+}
+
+static struct slab_region *region_new(void) {
+    struct slab_region *region = mem_alloc(sizeof *region);
+    if (region == NULL)
+        return NULL;
+    *region =
+        (struct slab_region){.mapped = mem_pages_alloc(REGION_BYTES + PAGE_BYTES), .free = ALL_PAGES_FREE};
+    if (region->mapped == NULL) {
+        mem_free(region);
+        return NULL;
+    }
+    size_t skew = (uintptr_t)region->mapped % PAGE_BYTES;
+    region->pages = (uint8_t *)region->mapped + (skew == 0 ? 0 : PAGE_BYTES - skew);
+    return region;
+}
+
+static void region_free(struct slab_region *region) {
+    MARK_TAKEN(region->pages, REGION_BYTES); /* whatever is mapped there next knows nothing of our marks */
+    mem_pages_free(region->mapped, REGION_BYTES + PAGE_BYTES);
+    mem_free(region);
+}
+
+/* ---- Pages ---- */
+
+static void page_link(struct slab_page **list, struct slab_page *page) {
+    page->previous = NULL;
+    page->next = *list;
+    if (*list != NULL)
+        (*list)->previous = page;
+    *list = page;
+}
+
+static void page_unlink(struct slab_page **list, struct slab_page *page) {
+    if (page->previous != NULL)
+        page->previous->next = page->next;
+    else
+        *list = page->next;
+    if (page->next != NULL)
+        page->next->previous = page->previous;
+}
+
+static struct slab_page *page_new(struct slab *slab) {
+    struct slab_region *region = slab->regions_with_room;
+    if (region == NULL) {
+        region = region_new();
+        if (region == NULL)
+            return NULL;
+        region_link(&slab->regions_with_room, region);
+    }
+    unsigned number = (unsigned)__builtin_ctz(region->free);
+    region->free &= ~(UINT32_C(1) << number);
+    if (region->free == 0) {
+        region_unlink(&slab->regions_with_room, region);
+        region_link(&slab->regions_full, region);
+    }
+    struct slab_page *page = (struct slab_page *)(void *)(region->pages + number * PAGE_BYTES);
+    MARK_TAKEN(page, sizeof *page);
+    page->region = region;
+    slab->page_count++;
+    return page;
+}
+
+static struct slab_page *page_take(struct slab *slab, size_t size) {
+    struct slab_page *page = slab->spare;
+    if (page != NULL) {
+        page_unlink(&slab->spare, page);
+        slab->spare_count--;
+    } else {
+        page = page_new(slab);
+        if (page == NULL)
+            return NULL;
+    }
+    *page = (struct slab_page){.region = page->region, .size = (uint32_t)size, .fresh_at = PAGE_HEADER_BYTES};
+    MARK_FREE((uint8_t *)page + PAGE_HEADER_BYTES, PAGE_BYTES - PAGE_HEADER_BYTES);
+    return page;
+}
+
+/* Its memory goes back to the system. */
+static void page_return(struct slab *slab, struct slab_page *page) {
+    struct slab_region *region = page->region;
+    unsigned number = (unsigned)((size_t)((uint8_t *)page - region->pages) / PAGE_BYTES);
+    if (region->free == 0) {
+        region_unlink(&slab->regions_full, region);
+        region_link(&slab->regions_with_room, region);
+    }
+    region->free |= UINT32_C(1) << number;
+    slab->page_count--;
+    if (region->free == ALL_PAGES_FREE) {
+        region_unlink(&slab->regions_with_room, region);
+        region_free(region);
+    } else {
+        mem_pages_clear(page, PAGE_BYTES);
+    }
+}
+
+/* The page has no piece any more. */
+static void page_spare(struct slab *slab, struct slab_page *page) {
+    if (slab->spare_count >= SPARE_PAGES + slab->page_count / SPARE_SHARE) {
+        page_return(slab, page);
+        return;
+    }
+    page_link(&slab->spare, page);
+    slab->spare_count++;
+}
+
+static bool page_has_room(const struct slab_page *page) {
+    return page->free != NULL || page->fresh_at + piece_stride(page->size) <= PAGE_BYTES;
+}
+
+static void *page_piece_take(struct slab_page *page) {
+    void *piece = page->free;
+    if (piece != NULL) {
+        MARK_TAKEN(piece, page->size);
+        memcpy(&page->free, piece, sizeof page->free);
+    } else {
+        piece = (uint8_t *)page + page->fresh_at;
+        page->fresh_at += (uint32_t)piece_stride(page->size);
+        MARK_TAKEN(piece, page->size);
+    }
+    page->used++;
+    return piece;
+}
+
+/* ---- The slab ---- */
 
 void slab_init(struct slab *slab, size_t step) {
     ASSERT(step == 4 || step == 8 || step == 16);
     *slab = (struct slab){.step = step};
-    arena_init(&slab->arena, SLAB_PIECE_BYTES, 0);
+}
+
+static void regions_free(struct slab_region *region) {
+    while (region != NULL) {
+        struct slab_region *next = region->next;
+        region_free(region);
+        region = next;
+    }
 }
 
 void slab_release(struct slab *slab) {
-    arena_release(&slab->arena);
-    memset(slab->free_lists, 0, sizeof slab->free_lists);
+    regions_free(slab->regions_with_room);
+    regions_free(slab->regions_full);
+    slab_init(slab, slab->step);
 }
 
 size_t slab_size(const struct slab *slab, size_t bytes) {
@@ -38,28 +226,51 @@ size_t slab_size(const struct slab *slab, size_t bytes) {
     return size < sizeof(void *) ? sizeof(void *) : size; /* room for the free list's link */
 }
 
+static void *class_alloc(struct slab *slab, size_t size) {
+    struct slab_page **list = &slab->with_room[size / slab->step], *page = *list;
+    if (page == NULL) {
+        page = page_take(slab, size);
+        if (page == NULL)
+            return NULL;
+        page->is_listed = true;
+        page_link(list, page);
+    }
+    void *piece = page_piece_take(page);
+    if (!page_has_room(page)) {
+        page_unlink(list, page);
+        page->is_listed = false;
+    }
+    return piece;
+}
+
 void *slab_alloc(struct slab *slab, size_t bytes) {
     ASSERT(bytes > 0);
     size_t size = slab_size(slab, bytes);
-    void *p;
-    if (size > SLAB_CLASS_BYTES) {
-        p = mem_alloc(size);
-        if (p != NULL)
-            slab->large_bytes += size;
-    } else {
-        void **list = &slab->free_lists[size / slab->step];
-        p = *list;
-        if (p != NULL) {
-            MARK_TAKEN(p, size);
-            memcpy(list, p, sizeof *list);
-        } else {
-            /* The arena's pieces begin aligned to 16, and every size is a multiple of the step. */
-            p = arena_alloc_bytes(&slab->arena, size);
-        }
-    }
-    if (p != NULL)
-        slab->bytes += size;
+    bool is_large = size > SLAB_CLASS_BYTES;
+    void *p = is_large ? mem_alloc(size) : class_alloc(slab, size);
+    if (p == NULL)
+        return NULL;
+    if (is_large)
+        slab->large_bytes += size;
+    slab->bytes += size;
     return p;
+}
+
+static void class_free(struct slab *slab, void *p, size_t size) {
+    struct slab_page *page = page_of(p), **list = &slab->with_room[size / slab->step];
+    ASSERT(page->size == size && page->used > 0);
+    memcpy(p, &page->free, sizeof page->free);
+    page->free = p;
+    MARK_FREE(p, size);
+    page->used--;
+    if (!page->is_listed) {
+        page->is_listed = true;
+        page_link(list, page);
+    }
+    if (page->used == 0) {
+        page_unlink(list, page);
+        page_spare(slab, page);
+    }
 }
 
 void slab_free(struct slab *slab, void *p, size_t bytes) {
@@ -72,12 +283,9 @@ void slab_free(struct slab *slab, void *p, size_t bytes) {
         mem_free(p);
         return;
     }
-    void **list = &slab->free_lists[size / slab->step];
-    memcpy(p, list, sizeof *list);
-    *list = p;
-    MARK_FREE(p, size);
+    class_free(slab, p, size);
 }
 
 uint64_t slab_memory_bytes(const struct slab *slab) {
-    return slab->arena.bytes + slab->large_bytes;
+    return slab->page_count * PAGE_BYTES + slab->large_bytes;
 }

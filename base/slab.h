@@ -1,6 +1,9 @@
-/* slab.h: small pieces of memory that come and go, without a header a piece: sizes are multiples of a step,
- * with a free list a size. Nothing is returned to the system before slab_release. Not safe for concurrent
- * use.
+/* slab.h: small pieces of memory that come and go, without a header a piece: sizes are multiples of a step. A
+ * page holds pieces of one size; one that is empty again serves any size, and what is not needed for long
+ * goes back to the system. So when all pieces of a size are let go, as open chunks are that grow in step,
+ * their memory is there for others. Not safe for concurrent use.
+ *
+ * After Bonwick, "The Slab Allocator: An Object-Caching Kernel Memory Allocator" (USENIX 1994).
  *
  * In ASan builds a freed piece is poisoned, and every piece has a red zone. */
 #ifndef TIDALITE_BASE_SLAB_H
@@ -9,15 +12,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/arena.h"
-
 #define SLAB_STEP_MIN    4
 #define SLAB_CLASS_BYTES 1024 /* larger pieces come from mem_alloc */
 
+struct slab_page;
+struct slab_region;
+
 struct slab {
-    struct arena arena;
     size_t step; /* pieces are aligned to it, too */
-    void *free_lists[SLAB_CLASS_BYTES / SLAB_STEP_MIN + 1];
+    struct slab_page *with_room[SLAB_CLASS_BYTES / SLAB_STEP_MIN + 1];
+    struct slab_page *spare; /* pages without a piece */
+    size_t spare_count;
+    size_t page_count; /* that take memory */
+    struct slab_region *regions_with_room;
+    struct slab_region *regions_full;
     uint64_t bytes;       /* handed out */
     uint64_t large_bytes; /* of those, from mem_alloc */
 };
@@ -33,7 +41,7 @@ void *slab_alloc(struct slab *slab, size_t bytes);
 void slab_free(struct slab *slab, void *p, size_t bytes); /* NULL is fine */
 size_t slab_size(const struct slab *slab, size_t bytes);
 
-/* What the slab takes of the heap: pieces in use, free ones, and what is not divided yet. */
+/* What the slab takes of the system's memory: pages and larger pieces. */
 uint64_t slab_memory_bytes(const struct slab *slab);
 
 #endif

@@ -4,14 +4,40 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "base/alloc.h"
 
 #define WORKERS_MAX       8
-#define SLOTS_PER_WORKER  64
-#define SERIES_HELPED_MIN 64 /* for fewer a thread costs more than it does */
-#define SLOTS_HELPED_MIN  8
+#define GROUPS            16 /* in the ring */
+#define GROUP_SLOTS_MAX   64
+#define SERIES_HELPED_MIN 64         /* for fewer a thread costs more than it does */
 #define SLOTS_POINTS_MAX  (1u << 19) /* in columns that wait: every selector of a query has such */
+#define ROOM_WAIT_NS      1000000    /* a helper without work for longer leaves its core to other queries */
+
+struct helper {
+    struct column_reader *reader;
+    struct column_worker worker;
+    pthread_t thread;
+    bool has_thread; /* the caller's to know */
+    bool has_left;   /* its thread, which is at its end */
+};
+
+/* Who fills the ring beside the caller. Groups are claimed in order, filled by whoever claimed them, and used
+ * by the caller in order: [used, claimed) are in the ring. */
+struct column_crew {
+    pthread_mutex_t lock;  /* over everything here but `stops` */
+    pthread_cond_t filled; /* a group was, and the caller waits */
+    pthread_cond_t room;   /* the caller used some groups, or is done */
+    size_t claimed;
+    size_t used;
+    bool is_filled[GROUPS];
+    bool caller_waits;
+    size_t waiting; /* helpers */
+    atomic_bool stops;
+    size_t helper_count;
+    struct helper helpers[WORKERS_MAX - 1];
+};
 
 /* Helpers of all queries together: as many as there are cores beside the caller's. */
 static _Atomic int helpers_busy;
@@ -21,15 +47,12 @@ static int cores_count(void) {
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
-static int helpers_take(int want) {
+static bool helper_take(void) {
     int free = cores_count() - 1, busy = atomic_load(&helpers_busy);
-    for (;;) {
-        int take = free - busy < want ? free - busy : want;
-        if (take <= 0)
-            return 0;
-        if (atomic_compare_exchange_weak(&helpers_busy, &busy, busy + take))
-            return take;
-    }
+    while (busy < free)
+        if (atomic_compare_exchange_weak(&helpers_busy, &busy, busy + 1))
+            return true;
+    return false;
 }
 
 int column_slot_make(struct eval *eval, size_t grid_count, struct column_slot *slot) {
@@ -63,22 +86,41 @@ static int columns_make(struct column_reader *reader, size_t slot_count) {
         if (status < 0)
             return status;
     }
-    reader->slot_count = slot_count;
+    return STATUS_OK;
+}
+
+static int crew_make(struct column_reader *reader, size_t helper_count) {
+    struct column_crew *crew = mem_zalloc(sizeof *crew);
+    if (crew == NULL)
+        return eval_no_room(reader->eval);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_mutex_init(&crew->lock, NULL);
+    pthread_cond_init(&crew->filled, NULL);
+    pthread_cond_init(&crew->room, &attributes);
+    pthread_condattr_destroy(&attributes);
+    crew->helper_count = helper_count;
+    reader->crew = crew;
     return STATUS_OK;
 }
 
 int column_reader_open(struct column_reader *reader, size_t grid_count) {
-    size_t series = selection_series_count(reader->selection), workers = 1;
+    size_t series = selection_series_count(reader->selection);
+    size_t cores = (size_t)cores_count(), slots = 1;
     reader->grid_count = grid_count;
-    if (!reader->alone && series >= SERIES_HELPED_MIN)
-        workers = (size_t)cores_count() < WORKERS_MAX ? (size_t)cores_count() : WORKERS_MAX;
-    reader->workers = mem_zalloc(workers * sizeof *reader->workers);
-    if (reader->workers == NULL)
-        return eval_no_room(reader->eval);
-    reader->worker_count = workers;
-    size_t slots = workers == 1 ? 1 : workers * SLOTS_PER_WORKER;
-    while (slots > 1 && slots * grid_count > SLOTS_POINTS_MAX)
-        slots /= 2;
+    reader->group_slots = 1;
+    if (!reader->alone && series >= SERIES_HELPED_MIN && cores > 1) {
+        reader->group_slots = GROUP_SLOTS_MAX;
+        while (reader->group_slots > 1 && reader->group_slots * GROUPS * grid_count > SLOTS_POINTS_MAX)
+            reader->group_slots /= 2;
+        while (reader->group_slots > 1 && reader->group_slots * GROUPS > series)
+            reader->group_slots /= 2;
+        slots = reader->group_slots * GROUPS;
+        int status = crew_make(reader, cores < WORKERS_MAX ? cores - 1 : WORKERS_MAX - 1);
+        if (status < 0)
+            return status;
+    }
     return columns_make(reader, slots);
 }
 
@@ -99,48 +141,151 @@ static void slot_fill(struct column_reader *reader, struct column_worker *worker
     slot->is_empty = !bits_any(slot->present, reader->grid_count);
 }
 
-struct help {
-    struct column_reader *reader;
-    struct column_worker *worker;
-    pthread_t thread;
-};
+static size_t group_end(const struct column_reader *reader, size_t group) {
+    size_t end = (group + 1) * reader->group_slots, series = selection_series_count(reader->selection);
+    return end < series ? end : series;
+}
 
-static void *help_run(void *argument) {
-    struct help *help = argument;
-    struct column_reader *reader = help->reader;
-    size_t at;
-    while ((at = atomic_fetch_add(&reader->claimed, 1)) < reader->slot_used) {
-        struct column_slot *slot = &reader->slots[at];
-        slot->status = (at & 15) == 0 ? eval_stop_status(reader->eval) : STATUS_OK;
+static struct column_slot *group_slots(const struct column_reader *reader, size_t group) {
+    return &reader->slots[reader->crew == NULL ? 0 : group % GROUPS * reader->group_slots];
+}
+
+static void group_fill(struct column_reader *reader, struct column_worker *worker, size_t group) {
+    struct column_slot *slot = group_slots(reader, group);
+    size_t end = group_end(reader, group);
+    for (size_t i = group * reader->group_slots; i < end; i++, slot++) {
+        slot->index = i;
+        slot->status = (i & 15) == 0 ? eval_stop_status(reader->eval) : STATUS_OK;
+        if (reader->crew != NULL && atomic_load_explicit(&reader->crew->stops, memory_order_relaxed))
+            return;
         if (slot->status >= 0)
-            slot_fill(reader, help->worker, slot);
+            slot_fill(reader, worker, slot);
     }
+}
+
+/* ---- The crew: all under its lock, which is left while a group is filled ---------------------------------
+ */
+
+static bool crew_is_all_claimed(const struct column_reader *reader) {
+    return reader->crew->claimed * reader->group_slots >= selection_series_count(reader->selection);
+}
+
+static bool crew_can_claim(const struct column_reader *reader) {
+    return reader->crew->claimed - reader->crew->used < GROUPS && !crew_is_all_claimed(reader);
+}
+
+static void crew_fill_one(struct column_reader *reader, struct column_worker *worker) {
+    struct column_crew *crew = reader->crew;
+    size_t group = crew->claimed++;
+    pthread_mutex_unlock(&crew->lock);
+    group_fill(reader, worker, group);
+    pthread_mutex_lock(&crew->lock);
+    crew->is_filled[group % GROUPS] = true;
+}
+
+/* False: there was none for long. */
+static bool helper_waits_room(struct column_crew *crew) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += ROOM_WAIT_NS;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    crew->waiting++;
+    int error = pthread_cond_timedwait(&crew->room, &crew->lock, &until);
+    crew->waiting--;
+    return error == 0;
+}
+
+static void *helper_run(void *argument) {
+    struct helper *helper = argument;
+    struct column_reader *reader = helper->reader;
+    struct column_crew *crew = reader->crew;
+    pthread_mutex_lock(&crew->lock);
+    while (!atomic_load(&crew->stops) && !crew_is_all_claimed(reader)) {
+        if (crew_can_claim(reader)) {
+            crew_fill_one(reader, &helper->worker);
+            if (crew->caller_waits)
+                pthread_cond_signal(&crew->filled);
+        } else if (!helper_waits_room(crew) && !crew_can_claim(reader)) {
+            break;
+        }
+    }
+    helper->has_left = true;
+    atomic_fetch_sub(&helpers_busy, 1);
+    pthread_mutex_unlock(&crew->lock);
     return NULL;
 }
 
-/* The next few series, all at once. */
-static void slots_fill(struct column_reader *reader) {
-    size_t left = selection_series_count(reader->selection) - reader->next;
-    reader->slot_used = left < reader->slot_count ? left : reader->slot_count;
-    reader->slot_at = 0;
-    for (size_t i = 0; i < reader->slot_used; i++)
-        reader->slots[i].index = reader->next++;
-    atomic_store(&reader->claimed, 0);
-    struct help helps[WORKERS_MAX];
-    int started = 0, taken = 0;
-    if (reader->slot_used >= SLOTS_HELPED_MIN)
-        taken = helpers_take((int)reader->worker_count - 1);
-    for (int i = 0; i < taken; i++) {
-        struct help *help = &helps[started];
-        *help = (struct help){.reader = reader, .worker = &reader->workers[started + 1]};
-        if (pthread_create(&help->thread, NULL, help_run, help) == 0)
-            started++;
+/* As many as there are free cores, while there is enough to do for them. */
+static void helpers_start(struct column_reader *reader) {
+    struct column_crew *crew = reader->crew;
+    size_t left = selection_series_count(reader->selection) - crew->used * reader->group_slots;
+    for (size_t i = 0; i < crew->helper_count && left >= SERIES_HELPED_MIN; i++) {
+        struct helper *helper = &crew->helpers[i];
+        if (helper->has_thread && !helper->has_left)
+            continue;
+        if (!helper_take())
+            return;
+        if (helper->has_thread)
+            pthread_join(helper->thread, NULL);
+        helper->reader = reader;
+        helper->has_left = false;
+        helper->has_thread = pthread_create(&helper->thread, NULL, helper_run, helper) == 0;
+        if (!helper->has_thread) {
+            atomic_fetch_sub(&helpers_busy, 1);
+            return;
+        }
     }
-    help_run(&(struct help){.reader = reader, .worker = &reader->workers[0]});
-    for (int i = 0; i < started; i++)
-        pthread_join(helps[i].thread, NULL);
-    if (taken > 0)
-        atomic_fetch_sub(&helpers_busy, taken);
+}
+
+/* Gives back the group before, and has the next one filled. */
+static void crew_group_next(struct column_reader *reader) {
+    struct column_crew *crew = reader->crew;
+    pthread_mutex_lock(&crew->lock);
+    if (reader->group > crew->used) {
+        crew->is_filled[crew->used % GROUPS] = false;
+        crew->used++;
+    }
+    if (crew->waiting > 0 && crew->claimed - crew->used <= GROUPS / 2)
+        pthread_cond_broadcast(&crew->room);
+    if (!crew->is_filled[crew->used % GROUPS])
+        helpers_start(reader);
+    while (!crew->is_filled[crew->used % GROUPS]) {
+        if (crew_can_claim(reader)) {
+            crew_fill_one(reader, &reader->worker);
+        } else {
+            crew->caller_waits = true;
+            pthread_cond_wait(&crew->filled, &crew->lock);
+            crew->caller_waits = false;
+        }
+    }
+    pthread_mutex_unlock(&crew->lock);
+}
+
+static void worker_release(struct column_worker *worker) {
+    sample_columns_release(&worker->columns);
+    mem_free(worker->scratch);
+    *worker = (struct column_worker){0};
+}
+
+static void crew_release(struct column_crew *crew) {
+    if (crew == NULL)
+        return;
+    pthread_mutex_lock(&crew->lock);
+    atomic_store(&crew->stops, true);
+    pthread_cond_broadcast(&crew->room);
+    pthread_mutex_unlock(&crew->lock);
+    for (size_t i = 0; i < crew->helper_count; i++) {
+        if (crew->helpers[i].has_thread)
+            pthread_join(crew->helpers[i].thread, NULL);
+        worker_release(&crew->helpers[i].worker);
+    }
+    pthread_cond_destroy(&crew->filled);
+    pthread_cond_destroy(&crew->room);
+    pthread_mutex_destroy(&crew->lock);
+    mem_free(crew);
 }
 
 static int slot_fail(struct column_reader *reader, int status) {
@@ -157,13 +302,18 @@ static int slot_fail(struct column_reader *reader, int status) {
 int column_reader_next(struct column_reader *reader, struct column_slot **slot_out) {
     struct eval *eval = reader->eval;
     for (;;) {
-        if (reader->slot_at == reader->slot_used) {
+        if (reader->next == reader->next_end) {
             if (reader->next == selection_series_count(reader->selection))
                 return STATUS_END;
-            slots_fill(reader);
+            if (reader->crew != NULL)
+                crew_group_next(reader);
+            else
+                group_fill(reader, &reader->worker, reader->group);
+            reader->next_end = group_end(reader, reader->group++);
             eval_damage_note(eval, reader->selection);
         }
-        struct column_slot *slot = &reader->slots[reader->slot_at++];
+        struct column_slot *slot =
+            group_slots(reader, reader->group - 1) + reader->next++ % reader->group_slots;
         int status = slot->status;
         if (status < 0) /* the maker may have said why */
             return eval->error->type != QUERY_ERROR_NONE ? status : slot_fail(reader, status);
@@ -183,13 +333,9 @@ int column_reader_next(struct column_reader *reader, struct column_slot **slot_o
 }
 
 void column_reader_close(struct column_reader *reader) {
-    for (size_t i = 0; i < reader->worker_count; i++) {
-        sample_columns_release(&reader->workers[i].columns);
-        mem_free(reader->workers[i].scratch);
-    }
-    mem_free(reader->workers);
-    reader->workers = NULL;
-    reader->worker_count = 0;
+    crew_release(reader->crew);
+    reader->crew = NULL;
+    worker_release(&reader->worker);
     if (reader->selection != NULL)
         selection_close(reader->selection);
     reader->selection = NULL;

@@ -1,8 +1,10 @@
 /* parallel.h: the series of a selection, read and made into columns, several at once on other cores.
  *
- * Series come out in the order of the selection, whoever made them. Helper threads are taken only while there
- * are many series left and cores that no other query helps itself to; without them the same code runs on the
- * caller's thread, one series at a time. */
+ * Series come out in the order of the selection, whoever made them. Helpers fill a ring of groups of series
+ * ahead of the caller, who fills groups, too, when the one it needs is not there yet. They are taken only
+ * while there are many series left and cores that no other query helps itself to, and leave when the caller
+ * is slow to use what they made; without them the same code runs on the caller's thread, one series at a
+ * time. */
 #ifndef TIDALITE_QUERY_PARALLEL_H
 #define TIDALITE_QUERY_PARALLEL_H
 
@@ -41,12 +43,12 @@ struct column_reader {
     void *context;
 
     size_t grid_count;
-    size_t next; /* series of the selection not read yet */
-    struct column_worker *workers;
-    size_t worker_count;
+    size_t group;          /* groups handed to the caller, the last one maybe in part */
+    size_t next, next_end; /* series of the selection in it not used yet */
+    size_t group_slots;
     struct column_slot *slots;
-    size_t slot_count, slot_used, slot_at;
-    _Atomic size_t claimed;
+    struct column_worker worker; /* the caller's */
+    struct column_crew *crew;    /* NULL: alone */
 };
 
 /* Sets eval, the node, the selection and the times before; gets memory for columns of the grid. */

@@ -1,5 +1,5 @@
-/* test_memory.c: what holds memory: allocation faults, arenas, bufs, columns, arrays that stay in place, and
- * the spin lock. */
+/* test_memory.c: what holds memory: allocation faults, arenas, bufs, columns, arrays that stay in place,
+ * slabs, and the spin lock. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,6 +15,7 @@
 #include "base/batch.h"
 #include "base/buf.h"
 #include "base/rand.h"
+#include "base/slab.h"
 #include "base/spin.h"
 #include "base/stable_array.h"
 
@@ -270,12 +271,94 @@ static void test_spin(void **state) {
     assert_int_equal(shared.b, 4 * SPIN_ROUNDS);
 }
 
+static void test_slab(void **state) {
+    (void)state;
+    struct slab slab;
+    struct rand rand;
+    rand_init(&rand, 9);
+    slab_init(&slab, 16);
+    static struct {
+        uint8_t *p;
+        size_t bytes;
+    } pieces[500];
+    memset(pieces, 0, sizeof pieces);
+    for (int step = 0; step < 50000; step++) {
+        size_t at = rand_below(&rand, 500);
+        if (pieces[at].p != NULL) {
+            for (size_t i = 0; i < pieces[at].bytes; i++)
+                assert_int_equal(pieces[at].p[i], (uint8_t)at); /* nobody else was given these bytes */
+            slab_free(&slab, pieces[at].p, pieces[at].bytes);
+        }
+        pieces[at].bytes = 1 + rand_below(&rand, rand_below(&rand, 10) == 0 ? 5000 : 600);
+        pieces[at].p = slab_alloc(&slab, pieces[at].bytes);
+        assert_non_null(pieces[at].p);
+        memset(pieces[at].p, (int)(uint8_t)at, pieces[at].bytes);
+    }
+    for (size_t at = 0; at < 500; at++)
+        slab_free(&slab, pieces[at].p, pieces[at].bytes);
+    assert_int_equal(slab.bytes, 0);
+    slab_release(&slab);
+}
+
+/* All pieces grow in step, as open chunks do: what smaller ones took serves the larger ones, and in the end
+ * the system. */
+static void test_slab_in_step(void **state) {
+    (void)state;
+    enum { PIECES = 20000, GROWN_BYTES = 480 };
+    struct slab slab;
+    slab_init(&slab, 16);
+    static void *pieces[PIECES];
+    uint64_t small = 0;
+    for (size_t bytes = 32; bytes <= GROWN_BYTES; bytes += 16) {
+        for (size_t i = 0; i < PIECES; i++) {
+            void *grown = slab_alloc(&slab, bytes);
+            assert_non_null(grown);
+            slab_free(&slab, pieces[i], bytes - 16);
+            pieces[i] = grown;
+        }
+        if (bytes == 32)
+            small = slab_memory_bytes(&slab);
+        assert_int_equal(slab.bytes, PIECES * bytes);
+        /* Spare pages and, with sanitizers, red zones included. */
+        assert_true(slab_memory_bytes(&slab) < slab.bytes * 8 / 5 + (2 << 20));
+    }
+    uint64_t grown = slab_memory_bytes(&slab);
+    assert_true(grown > 9 * small);
+    for (size_t i = 0; i < PIECES; i++)
+        slab_free(&slab, pieces[i], GROWN_BYTES);
+    assert_int_equal(slab.bytes, 0);
+    assert_true(slab_memory_bytes(&slab) < grown / 4);
+    slab_release(&slab);
+}
+
+/* Without memory nothing changes, and later there is some. */
+static void test_slab_no_memory(void **state) {
+    (void)state;
+    struct slab slab;
+    slab_init(&slab, 8);
+    for (uint64_t countdown = 1; countdown <= 2; countdown++) { /* the region, its pages */
+        mem_fault_set(countdown, 0);
+        assert_null(slab_alloc(&slab, 40));
+        mem_fault_set(0, 0);
+        assert_int_equal(slab.bytes, 0);
+        assert_int_equal(slab_memory_bytes(&slab), 0);
+    }
+    mem_fault_set(1, 0);
+    assert_null(slab_alloc(&slab, 4000));
+    mem_fault_set(0, 0);
+    void *p = slab_alloc(&slab, 40);
+    assert_non_null(p);
+    slab_free(&slab, p, 40);
+    slab_release(&slab);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_faults),       cmocka_unit_test(test_arena_objects),
         cmocka_unit_test(test_arena_bounds), cmocka_unit_test(test_buf_against_array),
         cmocka_unit_test(test_columns),      cmocka_unit_test(test_stable_array),
-        cmocka_unit_test(test_spin),
+        cmocka_unit_test(test_spin),         cmocka_unit_test(test_slab),
+        cmocka_unit_test(test_slab_in_step), cmocka_unit_test(test_slab_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,6 @@
 #include "base/alloc.h"
 #include "base/bytes.h"
 #include "base/rand.h"
-#include "base/slab.h"
 #include "storage/head/head.h"
 
 #define SLOTS     40
@@ -308,35 +307,6 @@ static void test_restart(void **state) {
     close_head(second);
 }
 
-static void test_slab(void **state) {
-    (void)state;
-    struct slab slab;
-    struct rand rand;
-    rand_init(&rand, 9);
-    slab_init(&slab, 16);
-    static struct {
-        uint8_t *p;
-        size_t bytes;
-    } pieces[500];
-    memset(pieces, 0, sizeof pieces);
-    for (int step = 0; step < 50000; step++) {
-        size_t at = rand_below(&rand, 500);
-        if (pieces[at].p != NULL) {
-            for (size_t i = 0; i < pieces[at].bytes; i++)
-                assert_int_equal(pieces[at].p[i], (uint8_t)at); /* nobody else was given these bytes */
-            slab_free(&slab, pieces[at].p, pieces[at].bytes);
-        }
-        pieces[at].bytes = 1 + rand_below(&rand, rand_below(&rand, 10) == 0 ? 5000 : 600);
-        pieces[at].p = slab_alloc(&slab, pieces[at].bytes);
-        assert_non_null(pieces[at].p);
-        memset(pieces[at].p, (int)(uint8_t)at, pieces[at].bytes);
-    }
-    for (size_t at = 0; at < 500; at++)
-        slab_free(&slab, pieces[at].p, pieces[at].bytes);
-    assert_int_equal(slab.bytes, 0);
-    slab_release(&slab);
-}
-
 /* Readers see a prefix of what is applied, at least as long as what was announced before they began. */
 struct reading {
     struct head *head;
@@ -386,8 +356,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),         cmocka_unit_test(test_cut),
         cmocka_unit_test(test_edges_of_time), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_restart),       cmocka_unit_test(test_slab),
-        cmocka_unit_test(test_readers),
+        cmocka_unit_test(test_restart),       cmocka_unit_test(test_readers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
