@@ -328,8 +328,11 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     TRY(series_table_new(options->seed, &label_limits, limits->series_max, &storage->series));
     TRY(io_make_dir(options->io, head_path, detail));
     TRY(chunklog_new(storage->options.io_maintain, head_path, options->seed, &storage->chunklog));
-    const struct head_options head_options = {(int64_t)limits->window_ms, storage->chunklog, partition,
-                                              storage};
+    const struct head_options head_options = {.window_ms = (int64_t)limits->window_ms,
+                                              .chunklog = storage->chunklog,
+                                              .partition = partition,
+                                              .context = storage,
+                                              .open_bytes_max = limits->open_chunk_bytes_max};
     TRY(head_new(&head_options, &storage->head));
     TRY(late_new(&storage->late));
     TRY(hidden_new(&storage->hidden));

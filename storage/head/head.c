@@ -15,6 +15,8 @@
 #define HEAD_SLAB_STEP_BYTES 16
 #define CHUNK_BYTES_FIRST    32
 #define CHUNK_BYTES_MAX      2048 /* sealed when it grows past this, however few samples it holds */
+#define CHUNK_BYTES_MIN      128  /* not sealed below this, however many there are */
+#define CHUNK_SAMPLE_BYTES   24   /* room for what the last sample adds */
 #define SEALED_BATCH         32   /* chunks of a walk that need no allocation */
 
 struct head_series {
@@ -30,6 +32,7 @@ struct head {
     struct head_options options;
     struct stable_array series;
     struct slab slab;
+    size_t chunk_bytes_max; /* of an open chunk: its share of options.open_bytes_max */
     int64_t over_ms;
     atomic_uint_fast32_t slot_end; /* slots below it have a place */
     atomic_uint_fast64_t chunk_bytes;
@@ -40,11 +43,13 @@ struct head {
 
 int head_new(const struct head_options *options, struct head **out) {
     ASSERT(options->window_ms > 0);
+    ASSERT(options->open_bytes_max > 0);
     struct head *head = mem_zalloc(sizeof *head);
     if (head == NULL)
         return STATUS_NO_MEMORY;
     head->options = *options;
     head->over_ms = INT64_MIN;
+    head->chunk_bytes_max = CHUNK_BYTES_MAX;
     stable_array_init(&head->series, sizeof(struct head_series));
     slab_init(&head->slab, HEAD_SLAB_STEP_BYTES);
     atomic_init(&head->time_min_ms, INT64_MAX);
@@ -72,17 +77,19 @@ void head_free(struct head *head) {
 
 static uint8_t *chunk_grow(void *context, uint8_t *old, size_t old_capacity, size_t used, size_t bytes,
                            size_t *capacity) {
-    struct slab *slab = context;
+    struct head *head = context;
     size_t want = old_capacity == 0 ? CHUNK_BYTES_FIRST : old_capacity + old_capacity / 2;
+    if (want > head->chunk_bytes_max + CHUNK_SAMPLE_BYTES)
+        want = head->chunk_bytes_max + CHUNK_SAMPLE_BYTES;
     if (want < bytes)
         want = bytes;
-    want = slab_size(slab, want);
-    uint8_t *grown = slab_alloc(slab, want);
+    want = slab_size(&head->slab, want);
+    uint8_t *grown = slab_alloc(&head->slab, want);
     if (grown == NULL)
         return NULL;
     if (used > 0)
         memcpy(grown, old, used);
-    slab_free(slab, old, old_capacity);
+    slab_free(&head->slab, old, old_capacity);
     *capacity = want;
     return grown;
 }
@@ -93,8 +100,21 @@ static int64_t window_of(const struct head *head, int64_t time_ms) {
 }
 
 static void open_count(struct head *head, int change) {
-    uint64_t count = atomic_load_explicit(&head->open_chunks, memory_order_relaxed);
-    atomic_store_explicit(&head->open_chunks, count + (uint64_t)change, memory_order_relaxed);
+    uint64_t count = atomic_load_explicit(&head->open_chunks, memory_order_relaxed) + (uint64_t)change;
+    atomic_store_explicit(&head->open_chunks, count, memory_order_relaxed);
+    uint64_t share = head->options.open_bytes_max / (count + 1);
+    head->chunk_bytes_max = share < CHUNK_BYTES_MIN   ? CHUNK_BYTES_MIN
+                            : share > CHUNK_BYTES_MAX ? CHUNK_BYTES_MAX
+                                                      : (size_t)share;
+}
+
+/* Is the open chunk done with? The next sample's time may be in another window. */
+static bool is_sealed_before(const struct head *head, const struct head_series *series, int64_t time_ms) {
+    if (chunk_is_full(&series->open) || window_of(head, series->open_first_ms) != window_of(head, time_ms))
+        return true;
+    bool early = series->open.bit_count / 8 >= head->chunk_bytes_max;
+    metric_add(METRIC_head_chunks_sealed_early, early);
+    return early;
 }
 
 /* Moves the open chunk to the chunk log. Under the series' lock. */
@@ -207,14 +227,13 @@ static int series_apply(struct head *head, struct head_series *series, uint32_t 
         }
         return STATUS_OK;
     }
-    if (!empty && (chunk_is_full(&series->open) || series->open.bit_count / 8 >= CHUNK_BYTES_MAX ||
-                   window_of(head, series->open_first_ms) != window_of(head, sample.time_ms))) {
+    if (!empty && is_sealed_before(head, series, sample.time_ms)) {
         int status = seal(head, series, slot);
         if (status < 0)
             return status;
         empty = true;
     }
-    int status = chunk_append(&series->open, sample, start_ms, chunk_grow, &head->slab);
+    int status = chunk_append(&series->open, sample, start_ms, chunk_grow, head);
     if (status < 0)
         return status;
     if (empty) {
@@ -493,7 +512,7 @@ int head_state_read(struct head *head, uint32_t slot, int64_t cut_ms, struct sli
     struct head_series *series = series_at(head, slot);
     ASSERT(chunk_is_empty(&series->open) && series->sealed == 0);
     if (p[16] != 0) {
-        status = chunk_state_read(&rest, chunk_grow, &head->slab, &open);
+        status = chunk_state_read(&rest, chunk_grow, head, &open);
         if (status < 0)
             return status;
     }
@@ -503,8 +522,10 @@ int head_state_read(struct head *head, uint32_t slot, int64_t cut_ms, struct sli
         series->sealed = load_u64(p);
         series->open = open;
         series->open_first_ms = (int64_t)load_u64(p + 8);
-        if (p[16] != 0)
+        if (p[16] != 0) {
             range_note(head, series->open_first_ms, open.time_ms);
+            open_count(head, 1);
+        }
     }
     atomic_store_explicit(&head->chunk_bytes, slab_memory_bytes(&head->slab), memory_order_relaxed);
     *bytes = rest;

@@ -29,6 +29,9 @@ struct head_options {
     /* The partition of the chunk log that a slot's chunks go to: slots of one shard of a block together. */
     unsigned (*partition)(void *context, uint32_t slot);
     void *context;
+    /* Of all open chunks together: each is sealed when it grows past its share, and a share is 128 bytes at
+     * least and 2,048 at most. */
+    uint64_t open_bytes_max;
 };
 
 int head_new(const struct head_options *options, struct head **out);

@@ -14,6 +14,7 @@
 
 #include "base/alloc.h"
 #include "base/bytes.h"
+#include "base/metrics.h"
 #include "base/rand.h"
 #include "storage/head/head.h"
 
@@ -34,15 +35,19 @@ static unsigned partition(void *context, uint32_t slot) {
     return slot % CHUNKLOG_PARTITIONS;
 }
 
-static struct head *open_head(void) {
+static struct head *open_head_in(uint64_t open_bytes_max) {
     struct head *head;
     strcpy(dir, "/tmp/tidalite-test-XXXXXX");
     assert_non_null(mkdtemp(dir));
     assert_int_equal(io_open(IO_BACKEND_SYSCALL, NULL, &io), STATUS_OK);
     assert_int_equal(chunklog_new(io, dir, 1, &chunklog), STATUS_OK);
-    const struct head_options options = {WINDOW_MS, chunklog, partition, NULL};
+    const struct head_options options = {WINDOW_MS, chunklog, partition, NULL, open_bytes_max};
     assert_int_equal(head_new(&options, &head), STATUS_OK);
     return head;
+}
+
+static struct head *open_head(void) {
+    return open_head_in(UINT64_C(1) << 40);
 }
 
 static int remove_each(void *context, const char *name) {
@@ -74,13 +79,10 @@ static enum head_verdict apply(struct head *head, uint32_t slot, struct sample s
     return verdict;
 }
 
-static void test_model(void **state) {
-    (void)state;
+static void model_run(struct head *head) {
     struct rand rand;
-    struct head *head;
     uint64_t existing;
     rand_init(&rand, 3);
-    head = open_head();
     memset(counts, 0, sizeof counts);
     for (int step = 0; step < 60000; step++) {
         uint32_t slot = (uint32_t)rand_below(&rand, SLOTS);
@@ -131,6 +133,33 @@ static void test_model(void **state) {
         assert_false(head_overlaps(head, slot, INT64_MIN, model[slot][0].time_ms - 1));
     }
     assert_false(head_overlaps(head, SLOTS, INT64_MIN, INT64_MAX));
+}
+
+static void test_model(void **state) {
+    (void)state;
+    struct head *head = open_head();
+    model_run(head);
+    close_head(head);
+}
+
+/* With little memory for open chunks they are sealed early, and nothing else is different. */
+static void test_open_chunk_memory(void **state) {
+    (void)state;
+    enum { SHARE_BYTES = 150 };
+    uint64_t early = metric_get(METRIC_head_chunks_sealed_early);
+    struct head *head = open_head_in(SLOTS * SHARE_BYTES);
+    model_run(head);
+    assert_true(metric_get(METRIC_head_chunks_sealed_early) > early + SLOTS);
+    for (uint32_t slot = 0; slot < SLOTS; slot++) {
+        struct buf bytes;
+        buf_init(&bytes);
+        assert_true(head_state_write(head, slot, &bytes));
+        struct slice rest = buf_slice(&bytes);
+        struct head_state found;
+        assert_int_equal(head_state_look(&rest, &found), STATUS_OK);
+        assert_true(found.bits.len <= SHARE_BYTES + 24); /* what one sample adds */
+        buf_release(&bytes);
+    }
     close_head(head);
 }
 
@@ -288,11 +317,14 @@ static void test_restart(void **state) {
     chunklog_free(chunklog);
 
     assert_int_equal(chunklog_new(io, dir, 2, &chunklog), STATUS_OK);
-    const struct head_options options = {WINDOW_MS, chunklog, partition, NULL};
+    const struct head_options options = {WINDOW_MS, chunklog, partition, NULL, UINT64_C(1) << 40};
     assert_int_equal(head_new(&options, &second), STATUS_OK);
     assert_int_equal(chunklog_restore(chunklog, buf_slice(&table), WINDOW_MS, &detail), STATUS_OK);
     struct slice rest = buf_slice(&states);
     assert_int_equal(head_state_read(second, 0, WINDOW_MS, &rest), STATUS_OK);
+    struct head_memory memory;
+    head_memory(second, &memory);
+    assert_int_equal(memory.open_chunks, 1);
     for (int64_t i = 0; i < COUNT; i++)
         assert_int_equal(apply(second, 0, (struct sample){2 * WINDOW_MS + i, (uint64_t)i}, &existing),
                          HEAD_STORED);
@@ -354,9 +386,10 @@ static void test_readers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model),         cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_edges_of_time), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_restart),       cmocka_unit_test(test_readers),
+        cmocka_unit_test(test_model),     cmocka_unit_test(test_open_chunk_memory),
+        cmocka_unit_test(test_cut),       cmocka_unit_test(test_edges_of_time),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_readers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
