@@ -30,8 +30,29 @@
 #define SPARE_SHARE    16
 #define ALL_PAGES_FREE UINT32_MAX
 
+/* The first member of what is in lists. */
+struct slab_link {
+    struct slab_link *next, *previous;
+};
+
+static void link_add(struct slab_link **list, struct slab_link *link) {
+    *link = (struct slab_link){.next = *list};
+    if (*list != NULL)
+        (*list)->previous = link;
+    *list = link;
+}
+
+static void link_remove(struct slab_link **list, struct slab_link *link) {
+    if (link->previous != NULL)
+        link->previous->next = link->next;
+    else
+        *list = link->next;
+    if (link->next != NULL)
+        link->next->previous = link->previous;
+}
+
 struct slab_page {
-    struct slab_page *next, *previous; /* in the list that it is in, if any */
+    struct slab_link link; /* in the list that it is in, if any */
     struct slab_region *region;
     void *free;        /* pieces that came back, each holding the next one's place */
     uint32_t size;     /* of its pieces */
@@ -44,7 +65,7 @@ struct slab_page {
 _Static_assert(sizeof(struct slab_page) <= PAGE_HEADER_BYTES, "pieces begin behind it");
 
 struct slab_region {
-    struct slab_region *next, *previous;
+    struct slab_link link;
     void *mapped;   /* a page more than it has, to find aligned ones in it */
     uint8_t *pages; /* aligned to their size */
     uint32_t free;  /* a bit for each page that takes no memory */
@@ -60,23 +81,6 @@ static struct slab_page *page_of(const void *piece) {
 }
 
 /* ---- Regions ---- */
-
-static void region_link(struct slab_region **list, struct slab_region *region) {
-    region->previous = NULL;
-    region->next = *list;
-    if (*list != NULL)
-        (*list)->previous = region;
-    *list = region;
-}
-
-static void region_unlink(struct slab_region **list, struct slab_region *region) {
-    if (region->previous != NULL)
-        region->previous->next = region->next;
-    else
-        *list = region->next;
-    if (region->next != NULL)
-        region->next->previous = region->previous;
-}
 
 static struct slab_region *region_new(void) {
     struct slab_region *region = mem_alloc(sizeof *region);
@@ -101,36 +105,19 @@ static void region_free(struct slab_region *region) {
 
 /* ---- Pages ---- */
 
-static void page_link(struct slab_page **list, struct slab_page *page) {
-    page->previous = NULL;
-    page->next = *list;
-    if (*list != NULL)
-        (*list)->previous = page;
-    *list = page;
-}
-
-static void page_unlink(struct slab_page **list, struct slab_page *page) {
-    if (page->previous != NULL)
-        page->previous->next = page->next;
-    else
-        *list = page->next;
-    if (page->next != NULL)
-        page->next->previous = page->previous;
-}
-
 static struct slab_page *page_new(struct slab *slab) {
-    struct slab_region *region = slab->regions_with_room;
+    struct slab_region *region = (struct slab_region *)slab->regions_with_room;
     if (region == NULL) {
         region = region_new();
         if (region == NULL)
             return NULL;
-        region_link(&slab->regions_with_room, region);
+        link_add(&slab->regions_with_room, &region->link);
     }
     unsigned number = (unsigned)__builtin_ctz(region->free);
     region->free &= ~(UINT32_C(1) << number);
     if (region->free == 0) {
-        region_unlink(&slab->regions_with_room, region);
-        region_link(&slab->regions_full, region);
+        link_remove(&slab->regions_with_room, &region->link);
+        link_add(&slab->regions_full, &region->link);
     }
     struct slab_page *page = (struct slab_page *)(void *)(region->pages + number * PAGE_BYTES);
     MARK_TAKEN(page, sizeof *page);
@@ -140,9 +127,9 @@ static struct slab_page *page_new(struct slab *slab) {
 }
 
 static struct slab_page *page_take(struct slab *slab, size_t size) {
-    struct slab_page *page = slab->spare;
+    struct slab_page *page = (struct slab_page *)slab->spare;
     if (page != NULL) {
-        page_unlink(&slab->spare, page);
+        link_remove(&slab->spare, &page->link);
         slab->spare_count--;
     } else {
         page = page_new(slab);
@@ -159,13 +146,13 @@ static void page_return(struct slab *slab, struct slab_page *page) {
     struct slab_region *region = page->region;
     unsigned number = (unsigned)((size_t)((uint8_t *)page - region->pages) / PAGE_BYTES);
     if (region->free == 0) {
-        region_unlink(&slab->regions_full, region);
-        region_link(&slab->regions_with_room, region);
+        link_remove(&slab->regions_full, &region->link);
+        link_add(&slab->regions_with_room, &region->link);
     }
     region->free |= UINT32_C(1) << number;
     slab->page_count--;
     if (region->free == ALL_PAGES_FREE) {
-        region_unlink(&slab->regions_with_room, region);
+        link_remove(&slab->regions_with_room, &region->link);
         region_free(region);
     } else {
         mem_pages_clear(page, PAGE_BYTES);
@@ -178,7 +165,7 @@ static void page_spare(struct slab *slab, struct slab_page *page) {
         page_return(slab, page);
         return;
     }
-    page_link(&slab->spare, page);
+    link_add(&slab->spare, &page->link);
     slab->spare_count++;
 }
 
@@ -207,11 +194,11 @@ void slab_init(struct slab *slab, size_t step) {
     *slab = (struct slab){.step = step};
 }
 
-static void regions_free(struct slab_region *region) {
-    while (region != NULL) {
-        struct slab_region *next = region->next;
-        region_free(region);
-        region = next;
+static void regions_free(struct slab_link *link) {
+    while (link != NULL) {
+        struct slab_link *next = link->next;
+        region_free((struct slab_region *)link);
+        link = next;
     }
 }
 
@@ -227,17 +214,18 @@ size_t slab_size(const struct slab *slab, size_t bytes) {
 }
 
 static void *class_alloc(struct slab *slab, size_t size) {
-    struct slab_page **list = &slab->with_room[size / slab->step], *page = *list;
+    struct slab_link **list = &slab->with_room[size / slab->step];
+    struct slab_page *page = (struct slab_page *)*list;
     if (page == NULL) {
         page = page_take(slab, size);
         if (page == NULL)
             return NULL;
         page->is_listed = true;
-        page_link(list, page);
+        link_add(list, &page->link);
     }
     void *piece = page_piece_take(page);
     if (!page_has_room(page)) {
-        page_unlink(list, page);
+        link_remove(list, &page->link);
         page->is_listed = false;
     }
     return piece;
@@ -257,7 +245,8 @@ void *slab_alloc(struct slab *slab, size_t bytes) {
 }
 
 static void class_free(struct slab *slab, void *p, size_t size) {
-    struct slab_page *page = page_of(p), **list = &slab->with_room[size / slab->step];
+    struct slab_link **list = &slab->with_room[size / slab->step];
+    struct slab_page *page = page_of(p);
     ASSERT(page->size == size && page->used > 0);
     memcpy(p, &page->free, sizeof page->free);
     page->free = p;
@@ -265,10 +254,10 @@ static void class_free(struct slab *slab, void *p, size_t size) {
     page->used--;
     if (!page->is_listed) {
         page->is_listed = true;
-        page_link(list, page);
+        link_add(list, &page->link);
     }
     if (page->used == 0) {
-        page_unlink(list, page);
+        link_remove(list, &page->link);
         page_spare(slab, page);
     }
 }

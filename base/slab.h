@@ -15,17 +15,17 @@
 #define SLAB_STEP_MIN    4
 #define SLAB_CLASS_BYTES 1024 /* larger pieces come from mem_alloc */
 
-struct slab_page;
-struct slab_region;
+struct slab_link;
 
 struct slab {
     size_t step; /* pieces are aligned to it, too */
-    struct slab_page *with_room[SLAB_CLASS_BYTES / SLAB_STEP_MIN + 1];
-    struct slab_page *spare; /* pages without a piece */
+    struct slab_link
+        *with_room[SLAB_CLASS_BYTES / SLAB_STEP_MIN + 1]; /* pages, by the size of their pieces */
+    struct slab_link *spare;                              /* pages without a piece */
     size_t spare_count;
     size_t page_count; /* that take memory */
-    struct slab_region *regions_with_room;
-    struct slab_region *regions_full;
+    struct slab_link *regions_with_room;
+    struct slab_link *regions_full;
     uint64_t bytes;       /* handed out */
     uint64_t large_bytes; /* of those, from mem_alloc */
 };
