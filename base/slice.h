@@ -36,6 +36,13 @@ static inline int slice_compare(struct slice a, struct slice b) {
     return order != 0 ? order : (a.len > b.len) - (a.len < b.len);
 }
 
+static inline bool slice_among(struct slice s, const struct slice *some, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (slice_equal(s, some[i]))
+            return true;
+    return false;
+}
+
 static inline bool slice_starts_with(struct slice s, struct slice prefix) {
     return s.len >= prefix.len && (prefix.len == 0 || memcmp(s.data, prefix.data, prefix.len) == 0);
 }

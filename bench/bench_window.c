@@ -79,6 +79,12 @@ size_t selection_labels(const struct storage_selection *selection, size_t index,
     return 2;
 }
 
+size_t selection_labels_named(const struct storage_selection *selection, size_t index,
+                              const struct slice *names, size_t name_count, struct label *out) {
+    (void)names;
+    return name_count == 0 ? 0 : selection_labels(selection, index, out);
+}
+
 uint64_t selection_damaged(const struct storage_selection *selection) {
     (void)selection;
     return 0;

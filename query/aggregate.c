@@ -227,6 +227,7 @@ int aggregate_node(struct eval *eval, struct ast *ast, struct grid grid, struct 
         return eval_no_room(eval);
     aggregate->ast = ast;
     TRY(grouping_open(eval, ast, grid, &aggregate->grouping));
+    TRY(grouping_labels_ask(&aggregate->grouping));
     aggregate->base.unique_nameless = grouping_unique(&aggregate->grouping);
     *out = &aggregate->base;
 out:

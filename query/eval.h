@@ -70,6 +70,9 @@ enum counting { COUNT_STEPS, COUNT_REPEATED, COUNT_NOT };
 struct eval_node {
     int (*next)(struct eval_node *node, struct eval_series *out); /* STATUS_OK, STATUS_END, or negative */
     void (*release)(struct eval_node *node);                      /* NULL: all is in the arena */
+    /* Tells it, before the first `next`, that only labels of these names are used, which live as long as the
+     * evaluation. NULL: it gives all in any case. */
+    int (*labels_ask)(struct eval_node *node, const struct slice *names, size_t count);
     struct eval *eval;
     struct eval_node *made_before;
     struct grid grid;
@@ -273,6 +276,7 @@ int extended_check(struct eval *eval, const struct ast *call);
  * ---------------------------------------------------------------------------------------------------- */
 
 #define NAME_LABEL slice_str(LABEL_NAME_METRIC)
+#define TYPE_LABEL slice_str("__type__")
 
 struct slice labels_get(const struct label *labels, size_t count, struct slice name);
 int labels_compare(const struct label *a, size_t a_count, const struct label *b, size_t b_count);
@@ -358,6 +362,9 @@ struct grouping {
     struct label_table table;
 };
 int grouping_open(struct eval *eval, struct ast *ast, struct grid grid, struct grouping *grouping);
+
+/* Nothing but groups comes of the series: labels that tell none apart need not be given. */
+int grouping_labels_ask(struct grouping *grouping);
 
 /* The group of a series; a new one (*added_out) is the last. */
 int grouping_find(struct eval *eval, struct grouping *grouping, const struct eval_series *series,

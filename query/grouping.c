@@ -17,6 +17,13 @@ out:
     return status;
 }
 
+int grouping_labels_ask(struct grouping *grouping) {
+    struct eval_node *child = grouping->child;
+    return grouping->without || child->labels_ask == NULL
+               ? STATUS_OK
+               : child->labels_ask(child, grouping->names, grouping->name_count);
+}
+
 int grouping_find(struct eval *eval, struct grouping *grouping, const struct eval_series *series,
                   size_t *index_out, bool *added_out) {
     size_t count = labels_select(series->labels, series->label_count, grouping->names, grouping->name_count,

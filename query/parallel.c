@@ -332,6 +332,12 @@ int column_reader_next(struct column_reader *reader, struct column_slot **slot_o
     }
 }
 
+size_t column_labels(const struct column_reader *reader, const struct column_slot *slot, struct label *out) {
+    return reader->names == NULL ? selection_labels(reader->selection, slot->index, out)
+                                 : selection_labels_named(reader->selection, slot->index, reader->names,
+                                                          reader->name_count, out);
+}
+
 void column_reader_close(struct column_reader *reader) {
     crew_release(reader->crew);
     reader->crew = NULL;

@@ -42,6 +42,9 @@ struct column_reader {
     void (*make)(void *context, struct column_worker *worker, struct column_slot *slot);
     void *context;
 
+    const struct slice *names; /* of the labels that are asked for; NULL: all */
+    size_t name_count;
+
     size_t grid_count;
     size_t group;          /* groups handed to the caller, the last one maybe in part */
     size_t next, next_end; /* series of the selection in it not used yet */
@@ -64,5 +67,8 @@ void column_slot_clear(struct column_slot *slot, size_t grid_count);
  * or negative with the error filled. */
 int column_reader_next(struct column_reader *reader, struct column_slot **slot_out);
 void column_reader_close(struct column_reader *reader);
+
+/* The labels of the series that column_reader_next gave, those that are asked for; returns how many. */
+size_t column_labels(const struct column_reader *reader, const struct column_slot *slot, struct label *out);
 
 #endif

@@ -236,6 +236,7 @@ int quantile_node(struct eval *eval, struct ast *ast, struct grid grid, struct e
     if (node->values == NULL)
         return eval_no_room(eval);
     TRY(grouping_open(eval, ast, grid, &node->grouping));
+    TRY(grouping_labels_ask(&node->grouping));
     node->base.unique_nameless = grouping_unique(&node->grouping);
     *out = &node->base;
 out:

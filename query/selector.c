@@ -78,8 +78,16 @@ static int selector_next(struct eval_node *node, struct eval_series *out) {
     int status = column_reader_next(&selector->reader, &slot);
     if (status != STATUS_OK)
         return status;
-    size_t label_count = selection_labels(selector->reader.selection, slot->index, selector->labels);
+    size_t label_count = column_labels(&selector->reader, slot, selector->labels);
     *out = (struct eval_series){selector->labels, label_count, slot->values, slot->present, false};
+    return STATUS_OK;
+}
+
+static int selector_labels_ask(struct eval_node *node, const struct slice *names, size_t count) {
+    struct column_reader *reader = &((struct selector *)node)->reader;
+    static const struct slice none;
+    reader->names = count == 0 ? &none : names;
+    reader->name_count = count;
     return STATUS_OK;
 }
 
@@ -94,6 +102,7 @@ int selector_node(struct eval *eval, struct ast *ast, struct grid grid, bool tim
     if (selector == NULL)
         return eval_no_room(eval);
     selector->base.release = selector_release;
+    selector->base.labels_ask = selector_labels_ask;
     selector->offset_ms = ast->selector.shift.offset_ms;
     selector->lookback_ms = eval->request->lookback_ms;
     selector->timestamps = timestamps;

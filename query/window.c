@@ -486,7 +486,7 @@ static int series_next(struct range_call *call, struct column_slot **slot_out) {
         return subquery_next(call, slot_out);
     int status = column_reader_next(&call->reader, slot_out);
     if (status == STATUS_OK)
-        source->label_count = selection_labels(call->reader.selection, (*slot_out)->index, source->labels);
+        source->label_count = column_labels(&call->reader, *slot_out, source->labels);
     return status;
 }
 
@@ -502,7 +502,7 @@ static bool has_suffix(struct slice s, const char *suffix) {
 static void counter_check(struct range_call *call) {
     const struct range_source *source = &call->source;
     struct slice name = labels_get(source->labels, source->label_count, NAME_LABEL);
-    struct slice type = labels_get(source->labels, source->label_count, slice_str("__type__"));
+    struct slice type = labels_get(source->labels, source->label_count, TYPE_LABEL);
     if (name.len == 0)
         return;
     bool is_counter =
@@ -531,19 +531,38 @@ static void counter_check(struct range_call *call) {
 /* ---- The node -------------------------------------------------------------------------------------------
  */
 
+static bool checks_counters(const struct range_call *call) {
+    enum function_id id = call->call->call.function->id;
+    return id == FUNCTION_RATE || id == FUNCTION_INCREASE;
+}
+
 static int range_next(struct eval_node *node, struct eval_series *out) {
     struct range_call *call = (struct range_call *)node;
-    enum function_id id = call->call->call.function->id;
     struct column_slot *slot;
     int status = series_next(call, &slot);
     if (status != STATUS_OK)
         return status;
-    if (id == FUNCTION_RATE || id == FUNCTION_INCREASE)
+    if (checks_counters(call))
         counter_check(call);
     *out = (struct eval_series){call->source.labels, call->source.label_count, slot->values, slot->present,
                                 call->source.drop_name};
     if (!call->keep_name)
         series_drop_name(node->eval, out);
+    return STATUS_OK;
+}
+
+static int range_labels_ask(struct eval_node *node, const struct slice *names, size_t count) {
+    struct range_call *call = (struct range_call *)node;
+    struct slice *wanted = eval_alloc(node->eval, (count + 2) * sizeof *wanted);
+    if (wanted == NULL)
+        return eval_no_room(node->eval);
+    memcpy(wanted, names, count * sizeof *wanted);
+    if (checks_counters(call)) {
+        wanted[count++] = NAME_LABEL;
+        wanted[count++] = TYPE_LABEL;
+    }
+    call->reader.names = wanted;
+    call->reader.name_count = count;
     return STATUS_OK;
 }
 
@@ -611,6 +630,7 @@ int range_node(struct eval *eval, struct ast *ast, struct grid grid, struct eval
     enum function_id id = ast->call.function->id;
     struct ast *range = NULL;
     call->base.release = range_release;
+    call->base.labels_ask = range_labels_ask;
     call->call = ast;
     call->reading = reading_of(id);
     call->keep_name = id == FUNCTION_LAST_OVER_TIME || id == FUNCTION_FIRST_OVER_TIME;

@@ -161,6 +161,10 @@ size_t selection_series_count(const struct storage_selection *selection);
 #define STORAGE_LABELS_MAX 256
 size_t selection_labels(const struct storage_selection *selection, size_t index, struct label *out);
 
+/* Of the labels of series `index` those with one of these names, likewise. */
+size_t selection_labels_named(const struct storage_selection *selection, size_t index,
+                              const struct slice *names, size_t name_count, struct label *out);
+
 /* The value of one label; empty if absent. Borrowed likewise. */
 struct slice selection_label(const struct storage_selection *selection, size_t index, struct slice name);
 

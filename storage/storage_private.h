@@ -396,7 +396,7 @@ struct storage {
     wal_position snapshot_position;
     bool snapshot_spare; /* there are two: if one is damaged, the other has what the log before it had */
     struct buf scratch;
-    int64_t apply_cut_ms;            /* samples before this go to late windows */
+    _Atomic int64_t apply_cut_ms;    /* samples before this go to late windows; loops look at it */
     struct window_position *windows; /* of the head, behind apply_cut_ms */
     size_t window_count;
     size_t window_capacity;

@@ -123,14 +123,19 @@ struct join {
     struct buf buf;
 };
 
-static int item_add(struct storage_selection *selection, struct item item) {
-    struct item *items =
-        array_ensure(selection->items, &selection->capacity, selection->count + 1, sizeof *items);
+static int items_reserve(struct storage_selection *selection, size_t count) {
+    struct item *items = array_ensure(selection->items, &selection->capacity, count, sizeof *items);
     if (items == NULL)
         return STATUS_NO_MEMORY;
     selection->items = items;
-    selection->items[selection->count++] = item;
     return STATUS_OK;
+}
+
+static int item_add(struct storage_selection *selection, struct item item) {
+    int status = items_reserve(selection, selection->count + 1);
+    if (status == STATUS_OK)
+        selection->items[selection->count++] = item;
+    return status;
 }
 
 /* Label bytes of an item; those of a slot are put together in join->buf. */
@@ -410,6 +415,7 @@ static int selection_fill(struct storage_selection *selection, const struct matc
         blocks |= version_overlaps(selection->version, i, time_min_ms, time_max_ms);
     int status = STATUS_OK;
     TRY(series_match(storage->series, matchers, matcher_count, &slots, &count));
+    TRY(items_reserve(selection, count + 1));
     for (size_t i = 0; i < count; i++) {
         bool has = slot_has(storage, selection->version, slots[i], time_min_ms, time_max_ms);
         if (!has && !blocks)
@@ -481,6 +487,21 @@ size_t selection_labels(const struct storage_selection *selection, size_t index,
     for (struct slice rest = item->labels;
          count < STORAGE_LABELS_MAX && label_next(&rest, &out[count], NULL);)
         count++;
+    return count;
+}
+
+size_t selection_labels_named(const struct storage_selection *selection, size_t index,
+                              const struct slice *names, size_t name_count, struct label *out) {
+    ASSERT(index < selection->count);
+    const struct item *item = &selection->items[index];
+    if (item->slot != SLOT_NONE)
+        return series_labels_named(selection->storage->series, item->slot, names, name_count, out,
+                                   STORAGE_LABELS_MAX);
+    size_t count = 0;
+    struct label label;
+    for (struct slice rest = item->labels; count < STORAGE_LABELS_MAX && label_next(&rest, &label, NULL);)
+        if (slice_among(label.name, names, name_count))
+            out[count++] = label;
     return count;
 }
 

@@ -128,6 +128,26 @@ static void series_fault(struct storage_write *write, struct slice labels, enum 
     reason_line(write, labels, what);
 }
 
+/* Late samples wait in memory until they are in a block. When that falls behind, who sends more of them has
+ * to wait, and nobody else. */
+static int late_check(const struct storage *storage, const struct storage_write *write,
+                      struct error_detail *detail) {
+    int64_t cut_ms = storage->apply_cut_ms;
+    uint64_t held = late_memory_bytes(storage->late);
+    if (held < storage->options.limits->late_held_bytes_max)
+        return STATUS_OK;
+    for (size_t i = 0; i < write->count; i++) {
+        int64_t time_ms = write->samples[i].time_ms;
+        if (time_ms < cut_ms || head_is_late(storage->head, write->slots[i], time_ms)) {
+            metric_add(METRIC_writes_refused_late, 1);
+            return error_set(detail, STATUS_BUSY,
+                             "late samples hold %llu bytes of memory, their limit: send again later",
+                             (unsigned long long)held);
+        }
+    }
+    return STATUS_OK;
+}
+
 /* Takes over the samples of one series that are inside retention and not too far ahead. */
 static void samples_take(struct storage_write *write, const struct write_batch *batch,
                          const struct batch_series *series, uint32_t slot, int64_t time_min_ms,
@@ -234,6 +254,7 @@ int storage_write_prepare(struct storage *storage, const struct write_batch *bat
             goto out;
         }
         TRY(batch_resolve(storage, batch, write));
+        TRY(late_check(storage, write, detail));
     }
     if (write->count > 0) {
         wal_record_samples_write(&write->payload, write->slots, write->samples, write->starts_ms,

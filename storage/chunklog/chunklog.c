@@ -296,6 +296,7 @@ int chunklog_append(struct chunklog *log, int64_t window_begin_ms, int64_t windo
         file->open[partition] = index;
         extent = extent_at(file, index);
         used = (uint32_t)atomic_load_explicit(&extent->used, memory_order_relaxed);
+        atomic_fetch_add_explicit(&log->memory_bytes, used, memory_order_relaxed); /* the file's header */
     }
     uint64_t offset = (uint64_t)index * EXTENT_BYTES + used;
     uint8_t *p = extent->data + used;

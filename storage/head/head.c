@@ -14,9 +14,9 @@
 
 #define HEAD_SLAB_STEP_BYTES 16
 #define CHUNK_BYTES_FIRST    32
-#define CHUNK_BYTES_MAX      2048 /* sealed when it grows past this, however few samples it holds */
-#define CHUNK_BYTES_MIN      128  /* not sealed below this, however many there are */
-#define CHUNK_SAMPLE_BYTES   24   /* room for what the last sample adds */
+#define CHUNK_BYTES_MAX      2048 /* sealed before it outgrows this, however few samples it holds */
+#define CHUNK_BYTES_MIN      128  /* all may have as much, however many there are */
+#define CHUNK_SAMPLE_BYTES   12   /* most samples add less */
 #define SEALED_BATCH         32   /* chunks of a walk that need no allocation */
 
 struct head_series {
@@ -79,8 +79,8 @@ static uint8_t *chunk_grow(void *context, uint8_t *old, size_t old_capacity, siz
                            size_t *capacity) {
     struct head *head = context;
     size_t want = old_capacity == 0 ? CHUNK_BYTES_FIRST : old_capacity + old_capacity / 2;
-    if (want > head->chunk_bytes_max + CHUNK_SAMPLE_BYTES)
-        want = head->chunk_bytes_max + CHUNK_SAMPLE_BYTES;
+    if (want > head->chunk_bytes_max)
+        want = head->chunk_bytes_max;
     if (want < bytes)
         want = bytes;
     want = slab_size(&head->slab, want);
@@ -112,7 +112,7 @@ static void open_count(struct head *head, int change) {
 static bool is_sealed_before(const struct head *head, const struct head_series *series, int64_t time_ms) {
     if (chunk_is_full(&series->open) || window_of(head, series->open_first_ms) != window_of(head, time_ms))
         return true;
-    bool early = series->open.bit_count / 8 >= head->chunk_bytes_max;
+    bool early = series->open.bit_count / 8u + CHUNK_SAMPLE_BYTES >= head->chunk_bytes_max;
     metric_add(METRIC_head_chunks_sealed_early, early);
     return early;
 }
@@ -368,6 +368,16 @@ static int walk_run(struct head *head, struct head_series *series, uint32_t slot
         }
         walk->chunks[walk->count++] = chunk;
     }
+}
+
+bool head_is_late(struct head *head, uint32_t slot, int64_t time_ms) {
+    struct head_series *series = series_known(head, slot);
+    if (series == NULL)
+        return false;
+    spin_lock(&series->lock);
+    bool late = !chunk_is_empty(&series->open) && time_ms < series->open.time_ms;
+    spin_unlock(&series->lock);
+    return late;
 }
 
 bool head_slot_last(struct head *head, uint32_t slot, int64_t *time_ms) {

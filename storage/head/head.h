@@ -29,7 +29,7 @@ struct head_options {
     /* The partition of the chunk log that a slot's chunks go to: slots of one shard of a block together. */
     unsigned (*partition)(void *context, uint32_t slot);
     void *context;
-    /* Of all open chunks together: each is sealed when it grows past its share, and a share is 128 bytes at
+    /* Of all open chunks together: each is sealed before it outgrows its share, and a share is 128 bytes at
      * least and 2,048 at most. */
     uint64_t open_bytes_max;
 };
@@ -57,6 +57,9 @@ int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t s
 /* May the series have a sample in [min, max]? Only a gap between two chunks' ends says yes for no. Any
  * thread. */
 bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms);
+
+/* Is a sample of that time older than one in its series' open chunk? Any thread. */
+bool head_is_late(struct head *head, uint32_t slot, int64_t time_ms);
 
 /* The time of its newest sample; false if it has none. Any thread. */
 bool head_slot_last(struct head *head, uint32_t slot, int64_t *time_ms);

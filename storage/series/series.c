@@ -339,6 +339,20 @@ size_t series_labels(struct series_table *table, uint32_t slot, struct label *ou
     return count;
 }
 
+size_t series_labels_named(struct series_table *table, uint32_t slot, const struct slice *names,
+                           size_t name_count, struct label *out, size_t max) {
+    if (name_count == 0)
+        return 0;
+    const uint32_t *pairs = entry_at(table, slot)->pairs;
+    size_t count = 0;
+    for (uint32_t i = 1; i <= pairs[0] && count < max; i++) {
+        struct label label = pair__label(pair_at(table, pairs[i]));
+        if (slice_among(label.name, names, name_count))
+            out[count++] = label;
+    }
+    return count;
+}
+
 struct slice series_label(struct series_table *table, uint32_t slot, struct slice name) {
     const uint32_t *pairs = entry_at(table, slot)->pairs;
     for (uint32_t i = 1; i <= pairs[0]; i++) {

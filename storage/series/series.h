@@ -73,8 +73,14 @@ int series_labels_order(struct series_table *table, uint32_t a, uint32_t b);
 void series_labels_append(struct series_table *table, uint32_t slot, struct buf *buf);
 size_t series_labels_len(struct series_table *table, uint32_t slot);
 
-/* Its labels in name order (at most `max`), or one label's value; borrowed while pinned. */
+/* Its labels in name order (at most `max`); borrowed while pinned. */
 size_t series_labels(struct series_table *table, uint32_t slot, struct label *out, size_t max);
+
+/* Of its labels those with one of these names (at most `max`), in name order; borrowed while pinned. */
+size_t series_labels_named(struct series_table *table, uint32_t slot, const struct slice *names,
+                           size_t name_count, struct label *out, size_t max);
+
+/* One label's value, or an empty slice; borrowed while pinned. */
 struct slice series_label(struct series_table *table, uint32_t slot, struct slice name);
 
 /* Slots that satisfy all matchers, ascending, in an array from mem_alloc that the caller frees. Any thread,

@@ -11,6 +11,12 @@ uint64_t series__hash(const struct series_table *table, struct slice bytes) {
 }
 
 struct label pair__label(const struct pair *pair) {
+    const uint8_t *p = pair->bytes;
+    if (p[1] <
+        0x80) { /* then all lengths are one byte long: tag, length, tag, length, name, tag, length, value */
+        size_t name_len = p[3], value_len = p[5 + name_len];
+        return (struct label){slice_of(p + 4, name_len), slice_of(p + 6 + name_len, value_len)};
+    }
     struct slice rest = pair_bytes(pair);
     struct label label = {0};
     bool whole = label_next(&rest, &label, NULL);

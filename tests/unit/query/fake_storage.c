@@ -174,6 +174,16 @@ size_t selection_labels(const struct storage_selection *selection, size_t index,
     return series->label_count;
 }
 
+size_t selection_labels_named(const struct storage_selection *selection, size_t index,
+                              const struct slice *names, size_t name_count, struct label *out) {
+    const struct fake_series *series = series_at(selection, index);
+    size_t count = 0;
+    for (size_t k = 0; k < series->label_count; k++)
+        if (slice_among(series->labels[k].name, names, name_count))
+            out[count++] = series->labels[k];
+    return count;
+}
+
 struct slice selection_label(const struct storage_selection *selection, size_t index, struct slice name) {
     const struct fake_series *series = series_at(selection, index);
     for (size_t k = 0; k < series->label_count; k++) {

@@ -215,6 +215,64 @@ static void test_backfill(void **state) {
     fixture_close(&f);
 }
 
+/* One sample of every series at that time: STATUS_OK or prepare's status. */
+static int write_at(struct fixture *f, int64_t time_ms) {
+    struct batch *b = batch_new();
+    struct error_detail detail = {0};
+    struct storage_write *write;
+    for (int series = 0; series < SERIES; series++)
+        batch_add(b, series, time_ms, double_bits(1));
+    int status = storage_write_prepare(f->storage, &b->batch, &detail, &write);
+    if (status == STATUS_OK) {
+        storage_write_free(write);
+        assert_int_equal(batch_write(f, b).samples_stored, SERIES);
+        for (int series = 0; series < SERIES; series++)
+            model_put(series, (struct sample){time_ms, double_bits(1)});
+        return status;
+    }
+    assert_non_null(strstr(detail.text, "late samples hold"));
+    batch_free(b);
+    return status;
+}
+
+/* Blocks are not written as fast as late samples come: those who send them wait, others do not. */
+static void test_late_held(void **state) {
+    (void)state;
+    struct fixture f;
+    open_small(&f);
+    f.limits.late_held_bytes_max = 256 << 10;
+    f.limits.late_bytes_max = 128 << 10;
+    int64_t begin_ms = f.now_ms - 20 * WINDOW_MS, late = 0, older;
+    assert_int_equal(write_at(&f, f.now_ms), STATUS_OK);
+    f.now_ms += 2 * WINDOW_MS;
+    fixture_maintain(&f);
+    struct storage_status status;
+    while (write_at(&f, begin_ms + late) == STATUS_OK) {
+        late++;
+        assert_true(late < SAMPLES / 2);
+        storage_status(f.storage, &status);
+        assert_true(status.memory_late_bytes < 512 << 10); /* runs double */
+    }
+    assert_true(late > 50);
+    assert_int_equal(metric_get(METRIC_writes_refused_late), 1);
+    /* New ones, and the newest once more; but none that is late in the window that goes on. */
+    assert_int_equal(write_at(&f, f.now_ms), STATUS_OK);
+    struct batch *b = batch_new();
+    batch_add(b, 3, f.now_ms, double_bits(1));
+    assert_int_equal(batch_write(&f, b).samples_equal, 1);
+    older = f.now_ms - 1;
+    assert_int_equal(write_at(&f, older), STATUS_BUSY);
+    check(&f);
+    /* A block later they are taken. */
+    fixture_maintain(&f);
+    assert_int_equal(write_at(&f, begin_ms + late), STATUS_OK);
+    assert_int_equal(write_at(&f, older), STATUS_OK);
+    check(&f);
+    fixture_reopen(&f);
+    check(&f);
+    fixture_close(&f);
+}
+
 /* By time and by size; a clock that jumps ahead drops nothing; what is dropped is gone from the disk, and
  * what a selection holds is not. */
 static void test_retention(void **state) {
@@ -502,8 +560,9 @@ static void test_threads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cut),       cmocka_unit_test(test_late),   cmocka_unit_test(test_backfill),
-        cmocka_unit_test(test_retention), cmocka_unit_test(test_damage), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_cut),       cmocka_unit_test(test_late),      cmocka_unit_test(test_backfill),
+        cmocka_unit_test(test_late_held), cmocka_unit_test(test_retention), cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
