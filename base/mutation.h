@@ -20,6 +20,7 @@
 #define MUTATION_BELIEVE_BLOCK_LEN  13
 #define MUTATION_CUT_DELETED        14 /* what a delete hides in the head comes back with the block */
 #define MUTATION_DELETE_LATER       15 /* a delete hides what was written to a block after it, too */
+#define MUTATION_DELETE_UNREACHED   16 /* likewise what comes while it is applied */
 
 #ifndef TIDALITE_MUTATION
 #define TIDALITE_MUTATION MUTATION_NONE

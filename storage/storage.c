@@ -288,6 +288,7 @@ int storage_open(const struct storage_options *options, struct error_detail *det
     storage->queue.end = &storage->queue.first;
     storage->waiting.end = &storage->waiting.first;
     storage->group.end = &storage->group.first;
+    storage->deleting.end = &storage->deleting.first;
     storage->declared_segment = storage->slots_segment = SEGMENT_UNKNOWN;
     if (storage->options.io_maintain == NULL)
         storage->options.io_maintain = options->io;

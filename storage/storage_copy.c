@@ -193,9 +193,13 @@ static void job_end(struct storage *storage, int status, const char *what) {
     request_end(request, status, status < 0 ? NULL : copy->name);
 }
 
+bool storage__copy_asks(const struct storage *storage) {
+    return atomic_load_explicit(&storage->copy->asked, memory_order_acquire);
+}
+
 bool storage__copy_serve(struct storage *storage) {
     struct copy *copy = storage->copy;
-    if (!atomic_load_explicit(&copy->asked, memory_order_acquire))
+    if (!storage__copy_asks(storage))
         return false;
     /* What was not proven of the last log is only in memory while the log can't be written. */
     copy->status = wal_state(storage->wal) == WAL_READY ? wal_roll(storage->wal) : STATUS_IO;

@@ -1,8 +1,12 @@
 /* storage_delete.c: deletes, from the request to what selections see.
  *
  *     prepare → queue → log → sync → apply: head (storage->hidden), late samples, and into storage->deletes,
- * the set that selections read blocks with → the manifest has it (storage__deletes_save), so that the log
- * need not keep it → no block needs it any more: it leaves the set and the manifest
+ * the set that selections read blocks with → 204; the manifest has it (storage__deletes_save), so that the
+ * log need not keep it → no block needs it any more: it leaves the set and the manifest
+ *
+ * A delete may meet millions of series, so it is applied in slices of them, and what was logged behind it is
+ * applied in between. A sample of a series that no slice has come to is preceded by the delete of what the
+ * series has (storage__deletes_reach): so each series has them in the order of the log.
  *
  * A delete covers a block if it was logged at or above the block's deleted_to. Cutting leaves out what is
  * hidden, at a position above all deletes that were applied before it began; those that come while it goes on
@@ -21,6 +25,8 @@
 #include "base/metrics.h"
 #include "base/mutation.h"
 #include "storage/storage_private.h"
+
+#define DELETES_AT_ONCE 8u /* being applied: each is asked of each sample meanwhile */
 
 /* ---- the set ---- */
 
@@ -193,25 +199,125 @@ static int slot_delete(struct storage *storage, uint32_t slot, struct span span,
     return hidden_add(storage->hidden, slot, span);
 }
 
+struct delete_work {
+    size_t selector;          /* whose series are walked */
+    uint32_t from;            /* from this slot on */
+    struct slot_bits reached; /* series that have it already, of those that there were when it began */
+    size_t walk_count;
+    struct series_walk *walks[]; /* by selector */
+};
+
+void storage__delete_work_free(struct delete_work *work) {
+    if (work == NULL)
+        return;
+    for (size_t i = 0; i < work->walk_count; i++)
+        series_walk_close(work->walks[i]);
+    slot_bits_release(&work->reached);
+    mem_free(work);
+}
+
+static int work_new(struct storage *storage, const struct tombstone *tombstone, struct delete_work **out) {
+    struct delete_work *work = mem_zalloc(sizeof *work + tombstone->selector_count * sizeof work->walks[0]);
+    int status = STATUS_OK;
+    if (work == NULL)
+        return STATUS_NO_MEMORY;
+    TRY(slot_bits_ensure(&work->reached, series_slot_end(storage->series)));
+    for (; work->walk_count < tombstone->selector_count; work->walk_count++) {
+        const struct tombstone_selector *selector = &tombstone->selectors[work->walk_count];
+        TRY(series_walk_open(storage->series, selector->matchers, selector->count,
+                             &work->walks[work->walk_count]));
+    }
+    *out = work;
+    return STATUS_OK;
+out:
+    storage__delete_work_free(work);
+    return status;
+}
+
+/* STATUS_END: there are no more. After STATUS_NO_MEMORY the same once more. */
+static int work_step(struct storage *storage, const struct tombstone *tombstone, struct delete_work *work) {
+    uint32_t slots[SERIES_WALK_MAX], from = work->from;
+    size_t max = storage->options.limits->delete_slice_series;
+    bool more;
+    if (work->selector == work->walk_count)
+        return STATUS_END;
+    size_t count = series_walk_next(work->walks[work->selector], &from, slots,
+                                    max < SERIES_WALK_MAX ? max : SERIES_WALK_MAX, &more);
+    for (size_t i = 0; i < count; i++) {
+        /* One that was made since then has nothing that was logged before. */
+        if (slots[i] / 8 >= work->reached.capacity || slot_bits_has(&work->reached, slots[i]))
+            continue;
+        int status = slot_delete(storage, slots[i], tombstone->span, tombstone->position);
+        if (status < 0)
+            return status;
+        slot_bits_add(&work->reached, slots[i]);
+    }
+    work->from = more ? from : 0;
+    work->selector += !more;
+    return work->selector == work->walk_count ? STATUS_END : STATUS_OK;
+}
+
+static int work_reach(struct storage *storage, const struct tombstone *tombstone, struct delete_work *work,
+                      uint32_t slot) {
+    int status = STATUS_OK;
+    if (slot / 8 >= work->reached.capacity || slot_bits_has(&work->reached, slot))
+        return STATUS_OK;
+    for (size_t i = 0; i < work->walk_count; i++)
+        if (series_walk_meets(work->walks[i], slot)) {
+            TRY(slot_delete(storage, slot, tombstone->span, tombstone->position));
+            break;
+        }
+    slot_bits_add(&work->reached, slot);
+out:
+    return status;
+}
+
+static int applied(struct storage *storage, struct tombstone *tombstone) {
+    int status = set_change(storage, NULL, NULL, tombstone);
+    if (status == STATUS_OK)
+        metric_add(METRIC_deletes, 1);
+    return status;
+}
+
 int storage__delete_apply(struct storage *storage, struct tombstone *tombstone) {
-    uint32_t *slots = NULL;
+    struct delete_work *work = NULL;
     int status = STATUS_OK;
     unsigned pin = series_pin(storage->series);
-    for (size_t i = 0; i < tombstone->selector_count; i++) {
-        const struct tombstone_selector *selector = &tombstone->selectors[i];
-        size_t count;
-        TRY(series_match(storage->series, selector->matchers, selector->count, &slots, &count));
-        for (size_t j = 0; j < count; j++)
-            TRY(slot_delete(storage, slots[j], tombstone->span, tombstone->position));
-        mem_free(slots);
-        slots = NULL;
-    }
-    TRY(set_change(storage, NULL, NULL, tombstone));
-    metric_add(METRIC_deletes, 1);
+    TRY(work_new(storage, tombstone, &work));
+    while (status != STATUS_END)
+        TRY(work_step(storage, tombstone, work));
+    status = applied(storage, tombstone);
 out:
-    mem_free(slots);
+    storage__delete_work_free(work);
     series_unpin(storage->series, pin);
     return status;
+}
+
+int storage__delete_begin(struct storage *storage, struct storage_write *write) {
+    return work_new(storage, write->tombstone, &write->work); /* the write is pinned */
+}
+
+int storage__delete_step(struct storage *storage) {
+    struct storage_write *write = storage->deleting.first;
+    int status = work_step(storage, write->tombstone, write->work);
+    if (status == STATUS_END && (status = applied(storage, write->tombstone)) == STATUS_OK)
+        status = STATUS_END;
+    return status;
+}
+
+int storage__deletes_reach(struct storage *storage, uint32_t slot) {
+    int status = STATUS_OK;
+    for (struct storage_write *write = storage->deleting.first; write != NULL && !MUTATED(DELETE_UNREACHED);
+         write = write->next)
+        TRY(work_reach(storage, write->tombstone, write->work, slot));
+out:
+    return status;
+}
+
+bool storage__delete_waits(const struct storage *storage) {
+    return storage->deleting.first != NULL &&
+           (storage->deleting_count >= DELETES_AT_ONCE || storage__maintain_asks(storage) ||
+            storage__snapshot_asks(storage) || storage__copy_asks(storage));
 }
 
 /* ---- the manifest ---- */

@@ -248,10 +248,9 @@ static int64_t windows_oldest(const struct storage *storage) {
 static bool drop(struct storage *storage) {
     struct maintain *m = storage->maintain;
     if (m->cuts && m->drop_slot != UINT32_MAX) {
-        if (m->drop_slot == 0) {
+        if (m->drop_slot == 0)
             windows_forget(storage, m->end_ms);
-            hidden_forget(storage->hidden, m->end_ms);
-        }
+        hidden_forget(storage->hidden, m->drop_slot, DROP_SLOTS, m->end_ms);
         m->drop_slot = head_drop(storage->head, m->drop_slot, DROP_SLOTS, m->end_ms, windows_oldest(storage));
         if (m->drop_slot == UINT32_MAX)
             chunklog_drop(storage->chunklog, m->end_ms);
@@ -270,9 +269,13 @@ static bool drop(struct storage *storage) {
     return true;
 }
 
+bool storage__maintain_asks(const struct storage *storage) {
+    return atomic_load_explicit(&storage->maintain->asked, memory_order_acquire);
+}
+
 bool storage__maintain_serve(struct storage *storage) {
     struct maintain *m = storage->maintain;
-    if (!atomic_load_explicit(&m->asked, memory_order_acquire))
+    if (!storage__maintain_asks(storage))
         return false;
     if (m->phase == PHASE_BEGIN)
         begin(storage);

@@ -36,6 +36,7 @@ struct storage_write {
     size_t count;
     size_t applied;              /* samples of them */
     struct tombstone *tombstone; /* of a delete, which has no samples; else NULL */
+    struct delete_work *work;    /* of a delete that is being applied; else NULL */
     bool delete_counted;         /* in storage->deletes_queued */
     struct buf payload;          /* the samples, or the delete, as a log record; empty if there are none */
     size_t log_bytes;            /* at most this much in the log: the payload, and every series declared */
@@ -115,8 +116,27 @@ void storage__deletes_put(struct storage *storage, struct tombstone_set *set);
 void storage__delete_uncount(struct storage_write *write);
 
 /* Applies one, logged at tombstone->position, to head and late samples, and adds it to those that blocks are
- * read with. Can be repeated after STATUS_NO_MEMORY. The storage thread, between two writes. */
+ * read with. Can be repeated after STATUS_NO_MEMORY. For replay. */
 int storage__delete_apply(struct storage *storage, struct tombstone *tombstone);
+
+/* The same in slices between groups, of which any number may be applied meanwhile: `deleting` has those that
+ * have begun, in the order of the log. While there are any nothing is cut, no slice of a snapshot is taken
+ * and no series retires. The storage thread. */
+struct delete_work;
+
+/* After its group's sync: STATUS_NO_MEMORY, or it is to be put into `deleting`. */
+int storage__delete_begin(struct storage *storage, struct storage_write *write);
+
+/* A slice of the first one. STATUS_END: it is done; STATUS_NO_MEMORY: again, later. */
+int storage__delete_step(struct storage *storage);
+void storage__delete_work_free(struct delete_work *work); /* NULL is fine */
+
+/* Before a sample is applied to the slot: what is there is deleted now, if one of `deleting` will. Can be
+ * repeated after STATUS_NO_MEMORY. */
+int storage__deletes_reach(struct storage *storage, uint32_t slot);
+
+/* Does a delete that comes now have to wait: for those before it, or for who waits until there is none? */
+bool storage__delete_waits(const struct storage *storage);
 
 /* The log must keep what is at or above this: deletes that no manifest has yet. The storage thread. */
 wal_position storage__deletes_needed(const struct storage *storage);
@@ -172,6 +192,7 @@ bool storage__copy_step(struct storage *storage, int64_t now_ms);
 bool storage__copy_runs(const struct storage *storage);
 /* The storage thread, between two groups: what was asked for. */
 bool storage__copy_serve(struct storage *storage);
+bool storage__copy_asks(const struct storage *storage);
 /* Removes what a copy that was not finished left. */
 void storage__copy_sweep(struct storage *storage);
 int storage__copy_new(struct storage *storage);
@@ -224,6 +245,7 @@ void storage__maintain_free(struct storage *storage);
 /* What the storage thread does for it between two groups: a step of beginning or of dropping. True if it did.
  */
 bool storage__maintain_serve(struct storage *storage);
+bool storage__maintain_asks(const struct storage *storage); /* is there anything to serve? */
 
 /* ---- Snapshots (storage_snapshot.c, storage_load.c) ---- */
 
@@ -241,6 +263,7 @@ bool storage__snapshot_runs(const struct storage *storage);
 
 /* What the storage thread does for it between two groups. True if it did. */
 bool storage__snapshot_serve(struct storage *storage);
+bool storage__snapshot_asks(const struct storage *storage);
 
 /* Files; mem_free them. */
 char *storage__snapshot_path(const struct storage *storage, uint64_t number);
@@ -381,7 +404,10 @@ struct storage {
     wal_position group_position;
     bool group_ended;
     int group_status;
-    bool applying; /* the group is durable, and there was no memory to apply all of it */
+    bool applying;              /* the group is durable, and there was no memory to apply all of it */
+    struct write_list deleting; /* durable deletes that are not applied to all series yet */
+    size_t deleting_count;
+    bool deleting_starved; /* there was no memory for the last slice */
     uint64_t group_started_ns;
     uint32_t slots_segment;    /* where slots of retired series were made free last */
     int64_t dropped_ms;        /* what was before this in the head is gone, what is behind it is there */

@@ -362,9 +362,13 @@ static void drop(struct storage *storage) {
     KILL_POINT("snapshot_log_dropped");
 }
 
+bool storage__snapshot_asks(const struct storage *storage) {
+    return atomic_load_explicit(&storage->snapshot->asked, memory_order_acquire);
+}
+
 bool storage__snapshot_serve(struct storage *storage) {
     struct snapshot *s = storage->snapshot;
-    if (!atomic_load_explicit(&s->asked, memory_order_acquire))
+    if (!storage__snapshot_asks(storage))
         return false;
     s->status = STATUS_OK;
     buf_clear(&s->buf);

@@ -63,7 +63,8 @@ static bool is_stopping(struct storage *storage) {
     pthread_mutex_lock(&storage->queue_mutex);
     bool stopping = storage->stopping && storage->queue.first == NULL;
     pthread_mutex_unlock(&storage->queue_mutex);
-    return stopping && storage->waiting.first == NULL && storage->group.first == NULL;
+    return stopping && storage->waiting.first == NULL && storage->group.first == NULL &&
+           storage->deleting.first == NULL;
 }
 
 static void *thread_run(void *context) {

@@ -286,6 +286,7 @@ void storage_write_free(struct storage_write *write) {
     if (write == NULL)
         return;
     storage__delete_uncount(write);
+    storage__delete_work_free(write->work);
     tombstone_unref(write->tombstone);
     series_unpin(write->storage->series, write->pin);
     buf_release(&write->payload);
@@ -391,6 +392,8 @@ int storage__apply(struct storage *storage, struct storage_write *write, uint32_
     enum head_verdict verdict;
     uint64_t existing_bits = 0;
     int status = STATUS_OK;
+    if (storage->deleting.first != NULL)
+        TRY(storage__deletes_reach(storage, slot));
     if (sample.time_ms >= storage->apply_cut_ms)
         TRY(window_note(storage, sample.time_ms, position));
     TRY(head_apply(storage->head, slot, sample, start_ms, storage->apply_cut_ms, &verdict, &existing_bits));
@@ -428,15 +431,13 @@ out:
     return status;
 }
 
-/* Goes on where it stopped. STATUS_NO_MEMORY is the only failure: a chunk of our own that does not decode is
- * a mistake of our own. */
+/* Goes on where it stopped; a delete only begins. STATUS_NO_MEMORY is the only failure: a chunk of our own
+ * that does not decode is a mistake of our own. */
 static int write_apply(struct storage *storage, struct storage_write *write) {
     if (write->tombstone != NULL) {
         write->tombstone->position = storage->group_position;
         KILL_POINT("delete_logged");
-        int status = storage__delete_apply(storage, write->tombstone);
-        KILL_POINT("delete_applied");
-        return status;
+        return storage__delete_begin(storage, write);
     }
     for (; write->applied < write->count; write->applied++) {
         size_t i = write->applied;
@@ -468,6 +469,32 @@ static void group_end(struct storage *storage, int status) {
         write_end(storage, write, status);
 }
 
+static void deleting_add(struct storage *storage, struct storage_write *write) {
+    list_append(&storage->deleting, write);
+    metric_set(METRIC_deletes_applying, ++storage->deleting_count);
+}
+
+static void deleting_end(struct storage *storage, int status) {
+    struct storage_write *write = list_take(&storage->deleting);
+    metric_set(METRIC_deletes_applying, --storage->deleting_count);
+    storage__delete_work_free(write->work);
+    write->work = NULL;
+    KILL_POINT("delete_applied");
+    write_end(storage, write, status);
+}
+
+/* A slice. True if there may be more to do at once. */
+static bool deleting_step(struct storage *storage) {
+    if (storage->deleting.first == NULL)
+        return false;
+    int status = storage__delete_step(storage);
+    ASSERT(status >= 0 || status == STATUS_NO_MEMORY);
+    if (status == STATUS_END)
+        deleting_end(storage, STATUS_OK);
+    storage->deleting_starved = status < 0;
+    return status >= 0;
+}
+
 /* The group is durable: its writes are applied and answered, in log order. Without memory the rest waits for
  * the next step, and the log with it: what is in the log and not in the head would be judged otherwise by a
  * replay.
@@ -478,7 +505,11 @@ static void group_apply(struct storage *storage) {
     while (storage->group.first != NULL) {
         if (!MUTATED(APPLY_BEFORE_SYNC) && write_apply(storage, storage->group.first) < 0)
             return;
-        write_end(storage, list_take(&storage->group), STATUS_OK);
+        struct storage_write *write = list_take(&storage->group);
+        if (write->work != NULL)
+            deleting_add(storage, write);
+        else
+            write_end(storage, write, STATUS_OK);
     }
     storage->applying = false;
 }
@@ -638,7 +669,9 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
         group_apply(storage);
         worked = !storage->applying;
     }
-    if (storage->group.first == NULL && wal_state(storage->wal) != WAL_COMMITTING)
+    worked |= deleting_step(storage);
+    if (storage->group.first == NULL && storage->deleting.first == NULL &&
+        wal_state(storage->wal) != WAL_COMMITTING)
         worked |= storage__maintain_serve(storage) || storage__snapshot_serve(storage) ||
                   storage__copy_serve(storage) || storage__retire_serve(storage);
     pthread_mutex_lock(&storage->queue_mutex);
@@ -653,7 +686,8 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
     switch (wal_state(storage->wal)) {
     case WAL_READY:
         atomic_store_explicit(&storage->log_started, true, memory_order_release);
-        if (storage->waiting.first != NULL && storage->group.first == NULL) {
+        if (storage->waiting.first != NULL && storage->group.first == NULL &&
+            (storage->waiting.first->tombstone == NULL || !storage__delete_waits(storage))) {
             group_start(storage);
             worked = true;
         }
@@ -673,7 +707,8 @@ bool storage_step(struct storage *storage, int64_t now_ms) {
 }
 
 void storage__finish(struct storage *storage) {
-    while (storage->queue.first != NULL || storage->waiting.first != NULL || storage->group.first != NULL) {
+    while (storage->queue.first != NULL || storage->waiting.first != NULL || storage->group.first != NULL ||
+           storage->deleting.first != NULL) {
         storage_step(storage, clock_wall_ms(storage->options.clock));
         if (storage->applying) {
             /* No memory, and no time to wait for it. The group is durable and the next start finds it, but
@@ -682,8 +717,10 @@ void storage__finish(struct storage *storage) {
             list_move(&storage->group, &storage->queue);
             group_end(storage, STATUS_NO_MEMORY);
             storage->applying = false;
-        } else if (storage->group.first != NULL) {
-            storage_wait(storage, 100);
         }
+        while (storage->deleting_starved && storage->deleting.first != NULL)
+            deleting_end(storage, STATUS_NO_MEMORY); /* likewise */
+        if (storage->group.first != NULL && storage->deleting.first == NULL)
+            storage_wait(storage, 100);
     }
 }

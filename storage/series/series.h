@@ -88,6 +88,22 @@ struct slice series_label(struct series_table *table, uint32_t slot, struct slic
 int series_match(struct series_table *table, const struct matcher *matchers, size_t count,
                  uint32_t **slots_out, size_t *count_out);
 
+/* The same a few slots at a time, for a thread that has no time for all at once. Each distinct label pair is
+ * judged once. Matchers are borrowed until series_walk_close; one thread at a time, pinned since before
+ * series_walk_open; no series_retire_step meanwhile. STATUS_NO_MEMORY. */
+struct series_walk;
+int series_walk_open(struct series_table *table, const struct matcher *matchers, size_t count,
+                     struct series_walk **out);
+void series_walk_close(struct series_walk *walk); /* NULL is fine */
+
+/* Looks at the next up to `max` (SERIES_WALK_MAX at most) slots from *from on, 0 at first, and moves *from
+ * behind them. Stores those that satisfy all matchers, ascending; returns how many. *more: call again. */
+#define SERIES_WALK_MAX 1024u
+size_t series_walk_next(struct series_walk *walk, uint32_t *from, uint32_t *slots, size_t max, bool *more);
+
+/* Does this one? */
+bool series_walk_meets(struct series_walk *walk, uint32_t slot);
+
 /* Calls `each` for every label name, or every value of a name, that a series has; unordered, without any
  * lock. A value may come in several calls, with different slots; `each` returns SERIES_EACH_ENOUGH to get no
  * more of this value. A negative return stops and is returned. The slices are borrowed while pinned, slots

@@ -228,15 +228,25 @@ static bool verdict_of(struct series_table *table, struct verdicts *verdicts, ui
     return verdicts->absent_matches;
 }
 
+static int verdicts_open(struct series_table *table, const struct matcher *matcher, struct verdicts *out) {
+    uint32_t pair_end = series_pair_end(table);
+    uint8_t *by_pair = mem_zalloc(pair_end + (size_t)1);
+    if (by_pair == NULL)
+        return STATUS_NO_MEMORY;
+    *out = (struct verdicts){.matcher = matcher,
+                             .name = name_find(table, matcher->name),
+                             .absent_matches = matcher_match(matcher, (struct slice){NULL, 0}),
+                             .by_pair = by_pair,
+                             .pair_end = pair_end};
+    return STATUS_OK;
+}
+
 static int list_filter_asked(struct series_table *table, const struct matcher *matcher,
                              struct slot_list *list) {
-    struct verdicts verdicts = {.matcher = matcher,
-                                .name = name_find(table, matcher->name),
-                                .absent_matches = matcher_match(matcher, (struct slice){NULL, 0}),
-                                .pair_end = series_pair_end(table)};
-    verdicts.by_pair = mem_zalloc(verdicts.pair_end);
-    if (verdicts.by_pair == NULL)
-        return STATUS_NO_MEMORY;
+    struct verdicts verdicts;
+    int status = verdicts_open(table, matcher, &verdicts);
+    if (status < 0)
+        return status;
     size_t kept = 0;
     for (size_t i = 0; i < list->count; i++)
         if (verdict_of(table, &verdicts, list->slots[i]))
@@ -333,6 +343,68 @@ out:
     *slots_out = list.slots;
     *count_out = list.count;
     return status;
+}
+
+/* ---- matching a few slots at a time ---- */
+
+struct series_walk {
+    struct series_table *table;
+    const struct number_set *candidates; /* NULL: none */
+    size_t count;
+    struct verdicts verdicts[]; /* by matcher */
+};
+
+int series_walk_open(struct series_table *table, const struct matcher *matchers, size_t count,
+                     struct series_walk **out) {
+    int status = STATUS_OK;
+    size_t first;
+    const struct pair *pair;
+    struct series_walk *walk = mem_zalloc(sizeof *walk + count * sizeof walk->verdicts[0]);
+    if (walk == NULL)
+        return STATUS_NO_MEMORY;
+    walk->table = table;
+    for (; walk->count < count; walk->count++)
+        TRY(verdicts_open(table, &matchers[walk->count], &walk->verdicts[walk->count]));
+    TRY(matcher_first(table, matchers, count, &first, &pair));
+    if (first < count && matchers[first].kind == MATCHER_EQUAL)
+        walk->candidates = pair == NULL ? NULL : &pair->postings;
+    else
+        walk->candidates = &table->live;
+    *out = walk;
+    return STATUS_OK;
+out:
+    series_walk_close(walk);
+    return status;
+}
+
+void series_walk_close(struct series_walk *walk) {
+    for (size_t i = 0; walk != NULL && i < walk->count; i++)
+        mem_free(walk->verdicts[i].by_pair);
+    mem_free(walk);
+}
+
+bool series_walk_meets(struct series_walk *walk, uint32_t slot) {
+    for (size_t i = 0; i < walk->count; i++)
+        if (!verdict_of(walk->table, &walk->verdicts[i], slot))
+            return false;
+    return true;
+}
+
+size_t series_walk_next(struct series_walk *walk, uint32_t *from, uint32_t *slots, size_t max, bool *more) {
+    size_t count = 0, kept = 0;
+    ASSERT(max > 0 && max <= SERIES_WALK_MAX);
+    if (walk->candidates != NULL) {
+        pthread_rwlock_rdlock(&walk->table->index_lock);
+        count = number_set_list(walk->candidates, *from, slots, max);
+        pthread_rwlock_unlock(&walk->table->index_lock);
+    }
+    *more = count == max;
+    if (count > 0)
+        *from = slots[count - 1] + 1;
+    for (size_t i = 0; i < count; i++)
+        if (series_walk_meets(walk, slots[i]))
+            slots[kept++] = slots[i];
+    return kept;
 }
 
 /* ---- walking ---- */

@@ -5,11 +5,11 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/array.h"
 #include "base/assert.h"
 
 /* Most slots have one span, in place. */
 struct entry {
-    uint32_t slot;
     uint32_t count; /* of spans */
     union {
         struct span one;
@@ -17,12 +17,18 @@ struct entry {
     };
 };
 
+/* Of HIDDEN_SLOTS slots those that have anything, in their order; room for a power of two of them. A page
+ * never grows large, so that what one more costs does not depend on how many there are. */
+struct page {
+    uint64_t has; /* a bit each */
+    struct entry *entries;
+};
+
 struct hidden {
     pthread_rwlock_t lock;
     atomic_size_t count; /* of entries */
-    size_t capacity;
-    struct entry *entries;
-    uint32_t *map; /* open addressing, twice the capacity: slot → index + 1 */
+    struct page *pages;
+    size_t page_count;
     atomic_uint_fast64_t bytes;
 };
 
@@ -35,70 +41,78 @@ int hidden_new(struct hidden **out) {
     return STATUS_OK;
 }
 
+static void bytes_add(struct hidden *hidden, size_t bytes) {
+    atomic_fetch_add_explicit(&hidden->bytes, bytes, memory_order_relaxed); /* modulo 2^64 */
+}
+
+static void page_release(struct page *page) {
+    for (unsigned i = 0; i < (unsigned)__builtin_popcountll(page->has); i++)
+        if (page->entries[i].count > 1)
+            mem_free(page->entries[i].many);
+    mem_free(page->entries);
+    *page = (struct page){0};
+}
+
 void hidden_free(struct hidden *hidden) {
     if (hidden == NULL)
         return;
-    for (size_t i = 0; i < hidden->count; i++)
-        if (hidden->entries[i].count > 1)
-            mem_free(hidden->entries[i].many);
-    mem_free(hidden->entries);
-    mem_free(hidden->map);
+    for (size_t i = 0; i < hidden->page_count; i++)
+        page_release(&hidden->pages[i]);
+    mem_free(hidden->pages);
     pthread_rwlock_destroy(&hidden->lock);
     mem_free(hidden);
 }
 
-static size_t slot_hash(uint32_t slot) {
-    return (size_t)((uint64_t)slot * UINT64_C(0x9e3779b97f4a7c15) >> 24);
+static uint64_t slot_bit(uint32_t slot) {
+    return UINT64_C(1) << (slot % HIDDEN_SLOTS);
 }
 
-static void map_put(struct hidden *hidden, uint32_t slot, size_t index) {
-    size_t mask = hidden->capacity * 2 - 1, at = slot_hash(slot) & mask;
-    while (hidden->map[at] != 0)
-        at = (at + 1) & mask;
-    hidden->map[at] = (uint32_t)index + 1;
+/* Where its entry is among those of the page, or would be. */
+static unsigned entry_index(const struct page *page, uint32_t slot) {
+    return (unsigned)__builtin_popcountll(page->has & (slot_bit(slot) - 1));
 }
 
 static struct entry *entry_find(const struct hidden *hidden, uint32_t slot) {
-    if (hidden->map == NULL)
+    if (slot / HIDDEN_SLOTS >= hidden->page_count)
         return NULL;
-    size_t mask = hidden->capacity * 2 - 1;
-    for (size_t at = slot_hash(slot) & mask; hidden->map[at] != 0; at = (at + 1) & mask)
-        if (hidden->entries[hidden->map[at] - 1].slot == slot)
-            return &hidden->entries[hidden->map[at] - 1];
-    return NULL;
+    const struct page *page = &hidden->pages[slot / HIDDEN_SLOTS];
+    return (page->has & slot_bit(slot)) == 0 ? NULL : &page->entries[entry_index(page, slot)];
 }
 
 static const struct span *entry_spans(const struct entry *entry) {
     return entry->count == 1 ? &entry->one : entry->many;
 }
 
-static void bytes_add(struct hidden *hidden, size_t bytes) {
-    atomic_fetch_add_explicit(&hidden->bytes, bytes, memory_order_relaxed);
+/* How many a page with that many has room for. */
+static unsigned entries_room(unsigned count) {
+    unsigned room = count == 0 ? 0 : 1;
+    while (room < count)
+        room *= 2;
+    return room;
 }
 
 static int entry_new(struct hidden *hidden, uint32_t slot, struct span span) {
-    if (hidden->count == hidden->capacity) {
-        size_t capacity = hidden->capacity == 0 ? 64 : hidden->capacity * 2;
-        uint32_t *map = mem_zalloc(capacity * 2 * sizeof *map);
-        if (map == NULL)
+    size_t before = hidden->page_count;
+    struct page *pages =
+        array_ensure_zero(hidden->pages, &hidden->page_count, slot / HIDDEN_SLOTS + (size_t)1, sizeof *pages);
+    if (pages == NULL)
+        return STATUS_NO_MEMORY;
+    hidden->pages = pages;
+    bytes_add(hidden, (hidden->page_count - before) * sizeof *pages);
+    struct page *page = &pages[slot / HIDDEN_SLOTS];
+    unsigned count = (unsigned)__builtin_popcountll(page->has), at = entry_index(page, slot);
+    if (entries_room(count) == count) {
+        unsigned room = entries_room(count + 1);
+        struct entry *entries = mem_realloc(page->entries, room * sizeof *entries);
+        if (entries == NULL)
             return STATUS_NO_MEMORY;
-        struct entry *entries = mem_realloc(hidden->entries, capacity * sizeof *entries);
-        if (entries == NULL) {
-            mem_free(map);
-            return STATUS_NO_MEMORY;
-        }
-        bytes_add(hidden, (capacity - hidden->capacity) * (sizeof *entries + 2 * sizeof *map));
-        mem_free(hidden->map);
-        hidden->entries = entries;
-        hidden->map = map;
-        hidden->capacity = capacity;
-        for (size_t i = 0; i < hidden->count; i++)
-            map_put(hidden, entries[i].slot, i);
+        page->entries = entries;
+        bytes_add(hidden, (room - count) * sizeof *entries);
     }
-    size_t index = hidden->count;
-    hidden->entries[index] = (struct entry){.slot = slot, .count = 1, .one = span};
-    map_put(hidden, slot, index);
-    atomic_store_explicit(&hidden->count, index + 1, memory_order_release);
+    memmove(page->entries + at + 1, page->entries + at, (count - at) * sizeof *page->entries);
+    page->entries[at] = (struct entry){.count = 1, .one = span};
+    page->has |= slot_bit(slot);
+    atomic_fetch_add_explicit(&hidden->count, 1, memory_order_release);
     return STATUS_OK;
 }
 
@@ -113,7 +127,7 @@ static int entry_add(struct hidden *hidden, struct entry *entry, struct span spa
     ASSERT(count <= UINT32_MAX);
     if (entry->count > 1) {
         mem_free(entry->many);
-        bytes_add(hidden, -(entry->count * sizeof *spans)); /* modulo 2^64 */
+        bytes_add(hidden, -(entry->count * sizeof *spans));
     }
     if (count > 1)
         bytes_add(hidden, count * sizeof *spans);
@@ -137,7 +151,7 @@ int hidden_add(struct hidden *hidden, uint32_t slot, struct span span) {
 }
 
 /* False if nothing is left of it. */
-static bool entry_forget(struct entry *entry, int64_t end_ms) {
+static bool entry_forget(struct hidden *hidden, struct entry *entry, int64_t end_ms) {
     if (entry->count == 1)
         return entry->one.max_ms >= end_ms;
     struct span *spans = entry->many;
@@ -145,35 +159,51 @@ static bool entry_forget(struct entry *entry, int64_t end_ms) {
     while (gone < entry->count && spans[gone].max_ms < end_ms)
         gone++;
     entry->count -= gone;
-    memmove(spans, spans + gone, entry->count * sizeof *spans);
-    if (entry->count > 1)
+    bytes_add(hidden, -(gone * sizeof *spans));
+    if (entry->count > 1) {
+        memmove(spans, spans + gone, entry->count * sizeof *spans);
         return true;
-    if (entry->count == 1)
-        entry->one = spans[0];
+    }
+    if (entry->count == 1) {
+        entry->one = spans[gone];
+        bytes_add(hidden, -sizeof *spans);
+    }
     mem_free(spans);
     return entry->count == 1;
 }
 
-void hidden_forget(struct hidden *hidden, int64_t end_ms) {
+static void page_forget(struct hidden *hidden, struct page *page, int64_t end_ms) {
+    uint64_t kept = 0;
+    unsigned at = 0, kept_count = 0;
+    for (uint64_t left = page->has; left != 0; left &= left - 1, at++) {
+        uint64_t bit = left & -left;
+        if (!entry_forget(hidden, &page->entries[at], end_ms))
+            continue;
+        kept |= bit;
+        page->entries[kept_count++] = page->entries[at];
+    }
+    page->has = kept;
+    atomic_fetch_sub_explicit(&hidden->count, at - kept_count, memory_order_release);
+    bytes_add(hidden, -((entries_room(at) - entries_room(kept_count)) * sizeof *page->entries));
+    if (kept_count == 0) {
+        mem_free(page->entries);
+        page->entries = NULL;
+    }
+}
+
+void hidden_forget(struct hidden *hidden, uint32_t slot, uint32_t slots, int64_t end_ms) {
+    ASSERT(slot % HIDDEN_SLOTS == 0 && slots % HIDDEN_SLOTS == 0);
     if (hidden_count(hidden) == 0)
         return;
     pthread_rwlock_wrlock(&hidden->lock);
-    size_t kept = 0;
-    for (size_t i = 0; i < hidden->count; i++) {
-        struct entry entry = hidden->entries[i];
-        if (entry_forget(&entry, end_ms))
-            hidden->entries[kept++] = entry;
-    }
-    memset(hidden->map, 0, hidden->capacity * 2 * sizeof *hidden->map);
-    hidden->count = kept;
-    for (size_t i = 0; i < kept; i++)
-        map_put(hidden, hidden->entries[i].slot, i);
-    if (kept == 0) {
-        mem_free(hidden->entries);
-        mem_free(hidden->map);
-        hidden->entries = NULL;
-        hidden->map = NULL;
-        hidden->capacity = 0;
+    size_t end = slot / HIDDEN_SLOTS + (size_t)(slots / HIDDEN_SLOTS);
+    for (size_t i = slot / HIDDEN_SLOTS; i < end && i < hidden->page_count; i++)
+        if (hidden->pages[i].has != 0)
+            page_forget(hidden, &hidden->pages[i], end_ms);
+    if (hidden_count(hidden) == 0) {
+        mem_free(hidden->pages);
+        hidden->pages = NULL;
+        hidden->page_count = 0;
         atomic_store(&hidden->bytes, 0);
     }
     pthread_rwlock_unlock(&hidden->lock);
@@ -214,19 +244,6 @@ int hidden_slot_each(struct hidden *hidden, uint32_t slot, int (*each)(void *con
         int status = each(context, entry_spans(entry)[i]);
         if (status < 0)
             return status;
-    }
-    return STATUS_OK;
-}
-
-int hidden_each(struct hidden *hidden, int (*each)(void *context, uint32_t slot, struct span span),
-                void *context) {
-    for (size_t i = 0; i < hidden->count; i++) {
-        const struct entry *entry = &hidden->entries[i];
-        for (uint32_t j = 0; j < entry->count; j++) {
-            int status = each(context, entry->slot, entry_spans(entry)[j]);
-            if (status < 0)
-                return status;
-        }
     }
     return STATUS_OK;
 }

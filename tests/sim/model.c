@@ -184,17 +184,24 @@ static void weak_end(struct model *model) {
     model->has_weak = false;
 }
 
-void model_bury(struct model *model) {
-    for (size_t i = model->unsettled; i < model->write_count; i++)
+static void bury_before(struct model *model, size_t end) {
+    for (size_t i = model->unsettled; i < end; i++)
         if (model->writes[i]->state == WRITE_MAYBE)
             model->writes[i]->state = WRITE_DEAD;
 }
 
+void model_bury(struct model *model) {
+    bury_before(model, model->write_count);
+}
+
 struct model_verdict model_acknowledge(struct model *model, struct model_write *write, struct extent at) {
     ASSERT(write->state == WRITE_IN_FLIGHT);
+    for (size_t i = model->unsettled; i < write->number; i++)
+        if (model->writes[i]->deletes && model->writes[i]->state == WRITE_IN_FLIGHT)
+            (void)model_acknowledge(model, model->writes[i], at);
     write->state = WRITE_ACKNOWLEDGED;
     if (write->count > 0 || write->deletes) {
-        model_bury(model);
+        bury_before(model, write->number); /* what was sent behind a delete that went on may be there */
         weak_end(model);
         model->last = at;
     }

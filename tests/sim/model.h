@@ -107,7 +107,7 @@ struct model_verdict {
 void model_bury(struct model *model);
 
 /* Acknowledged: it is durable and applied, behind all that were applied before it, and what failed before it
- * can never come back. */
+ * can never come back. So are deletes that were sent before it and go on yet: they were logged before it. */
 struct model_verdict model_acknowledge(struct model *model, struct model_write *write, struct extent at);
 
 /* One series' samples as the store has them after a start. `found` has one for each series. */

@@ -65,6 +65,7 @@ static void open_small(struct fixture *f) {
     f->limits.late_ms_max = 20000;
     f->limits.retention_ms = 0;
     f->limits.deletes_max = 40;
+    f->limits.delete_slice_series = 2;
     f->now_ms -= f->now_ms % WINDOW_MS;
     fixture_open_storage(f);
     metrics_reset();
@@ -114,16 +115,18 @@ static void check(struct fixture *f) {
     check_labels(f);
 }
 
+static int outcome_wait(struct fixture *f, const struct outcome *outcome) {
+    while (!outcome->done)
+        if (!storage_step(f->storage, f->now_ms))
+            storage_wait(f->storage, 10);
+    return outcome->result.status;
+}
+
 static int delete_selectors(struct fixture *f, const struct delete_selector *selectors, size_t count,
                             struct span span) {
     struct outcome outcome;
     int status = delete_submit(f, selectors, count, span.min_ms, span.max_ms, &outcome);
-    if (status < 0)
-        return status;
-    while (!outcome.done)
-        if (!storage_step(f->storage, f->now_ms))
-            storage_wait(f->storage, 10);
-    return outcome.result.status;
+    return status < 0 ? status : outcome_wait(f, &outcome);
 }
 
 static int delete_by(struct fixture *f, enum matcher_kind kind, const char *value, struct span span) {
@@ -174,8 +177,7 @@ static void test_spans(void **state) {
     assert_true(spans_cover(edges, count, INT64_MIN, INT64_MAX));
 }
 
-static int span_count(void *context, uint32_t slot, struct span span) {
-    (void)slot;
+static int span_count(void *context, struct span span) {
     *(int64_t *)context += span.max_ms - span.min_ms + 1;
     return STATUS_OK;
 }
@@ -202,7 +204,8 @@ static void test_hidden(void **state) {
         for (int slot = 0; slot < SLOTS; slot++)
             for (int64_t t = 0; t < TIMES; t++)
                 assert_int_equal(hidden_holds(hidden, (uint32_t)slot, t), in[slot][t]);
-        hidden_forget(hidden, cut);
+        for (uint32_t slot = 0; slot < SLOTS; slot += HIDDEN_SLOTS)
+            hidden_forget(hidden, slot, HIDDEN_SLOTS, cut);
         for (int slot = 0; slot < SLOTS; slot++)
             for (int64_t t = 0; t < TIMES; t++) {
                 if (t >= cut)
@@ -210,10 +213,13 @@ static void test_hidden(void **state) {
                 in[slot][t] = hidden_holds(hidden, (uint32_t)slot, t);
                 want += in[slot][t];
             }
-        assert_int_equal(hidden_each(hidden, span_count, &have), STATUS_OK);
+        for (uint32_t slot = 0; slot < SLOTS + 1000; slot++)
+            assert_int_equal(hidden_slot_each(hidden, slot, span_count, &have), STATUS_OK);
         assert_int_equal(have, want);
     }
-    hidden_forget(hidden, TIMES);
+    hidden_forget(hidden, 0, 4 * HIDDEN_SLOTS, TIMES);
+    assert_true(hidden_count(hidden) > 0);
+    hidden_forget(hidden, 4 * HIDDEN_SLOTS, 4 * HIDDEN_SLOTS, TIMES);
     assert_int_equal(hidden_count(hidden), 0);
     assert_int_equal(hidden_memory_bytes(hidden), 0);
     hidden_free(hidden);
@@ -368,6 +374,60 @@ static void test_refused(void **state) {
     assert_int_equal(patterns_live, 0);
 }
 
+static void delete_begin(struct fixture *f, const char *but, struct outcome *outcome) {
+    const struct matcher matchers[] = {
+        {.kind = MATCHER_NOT_EQUAL, .name = slice_str("i"), .value = slice_str(but)},
+        {.kind = MATCHER_REGEX, .name = slice_str("i"), .value = slice_str("1")},
+    };
+    const struct delete_selector selectors[] = {{matchers, 1}, {matchers + 1, 1}};
+    uint64_t before = metric_get(METRIC_deletes_applying);
+    assert_int_equal(delete_submit(f, selectors, 2, INT64_MIN, INT64_MAX, outcome), STATUS_OK);
+    while (metric_get(METRIC_deletes_applying) == before)
+        if (!storage_step(f->storage, f->now_ms))
+            storage_wait(f->storage, 10);
+}
+
+/* Writes do not wait for a delete that meets many series: they are answered before it, and stay. */
+static void test_slices(void **state) {
+    (void)state;
+    struct fixture f;
+    struct outcome first, second;
+    open_small(&f);
+    f.limits.delete_slice_series = 1;
+    int64_t t = f.now_ms;
+    for (int series = 0; series < SERIES; series++) {
+        write_one(&f, series, t, 1);
+        write_one(&f, series, t + 1, 2);
+        write_one(&f, series, t - 1000, 3); /* late */
+    }
+    delete_begin(&f, "5", &first);
+    assert_int_equal(write_one(&f, 20, t, 1).samples_stored, 1); /* the same again */
+    assert_int_equal(write_one(&f, 21, t + 2, 1).samples_stored, 1);
+    assert_int_equal(write_one(&f, 22, t - 1000, 7).samples_stored, 1);
+    assert_int_equal(write_one(&f, 5, t, 1).samples_equal, 1);   /* met by neither selector */
+    assert_int_equal(write_one(&f, 99, t, 1).samples_stored, 1); /* was not there */
+    assert_false(first.done);
+    /* What is to be cut waits, and another delete for that. */
+    f.now_ms += 2 * WINDOW_MS;
+    (void)storage_maintain(f.storage, f.now_ms);
+    f.now_ms -= 2 * WINDOW_MS;
+    delete_begin(&f, "20", &second);
+    assert_true(first.done);
+    assert_int_equal(write_one(&f, 23, t, 4).samples_stored, 1);
+    assert_false(second.done);
+    assert_int_equal(outcome_wait(&f, &second), STATUS_OK);
+    assert_int_equal(first.result.status, STATUS_OK);
+    for (int round = 0; round < 2; round++) {
+        series_expect(&f, 20, (struct sample[]){{t, 1}}, 1);
+        series_expect(&f, 23, (struct sample[]){{t, 4}}, 1);
+        for (int series = 0; series < SERIES; series++)
+            if (series != 20 && series != 23)
+                series_expect(&f, series, NULL, 0);
+        fixture_reopen(&f);
+    }
+    fixture_close(&f);
+}
+
 static void random_write(struct fixture *f, struct rand *rand) {
     struct batch *b = batch_new();
     int count = 1 + (int)rand_below(rand, SERIES);
@@ -388,6 +448,13 @@ static void random_write(struct fixture *f, struct rand *rand) {
     assert_int_equal(batch_write(f, b).status, STATUS_OK);
 }
 
+/* One that goes on while others write. */
+static struct outcome ahead = {.done = true};
+
+static void ahead_finish(struct fixture *f) {
+    assert_int_equal(outcome_wait(f, &ahead), STATUS_OK);
+}
+
 static size_t random_delete(struct fixture *f, struct rand *rand) {
     static const enum matcher_kind kinds[] = {MATCHER_EQUAL, MATCHER_EQUAL, MATCHER_NOT_EQUAL, MATCHER_REGEX,
                                               MATCHER_NOT_REGEX};
@@ -406,9 +473,12 @@ static size_t random_delete(struct fixture *f, struct rand *rand) {
                                        slice_str(values[i]), NULL};
         list[i] = (struct delete_selector){&matchers[i], 1};
     }
-    int status = delete_selectors(f, list, selectors, span);
-    if (status == STATUS_BUSY)
+    ahead_finish(f);
+    int status = delete_submit(f, list, selectors, span.min_ms, span.max_ms, &ahead);
+    if (status == STATUS_BUSY) {
+        ahead = (struct outcome){.done = true};
         return 0;
+    }
     assert_int_equal(status, STATUS_OK);
     for (int series = 0; series < SERIES; series++) {
         char text[16];
@@ -459,15 +529,19 @@ static void random_run(uint64_t seed) {
                 clean(&f);
             break;
         case 6:
+            ahead_finish(&f);
             series_expect(&f, (int)(seed % SERIES), model[seed % SERIES], counts[seed % SERIES]);
             break;
         default:
             f.now_ms += (int64_t)rand_below(&rand, 6000);
             random_write(&f, &rand);
         }
-        if (round % 40 == 39)
+        if (round % 40 == 39) {
+            ahead_finish(&f);
             check(&f);
+        }
     }
+    ahead_finish(&f);
     check(&f);
     clean(&f);
     check(&f);
@@ -516,7 +590,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_spans),  cmocka_unit_test(test_hidden), cmocka_unit_test(test_payload),
         cmocka_unit_test(test_stream), cmocka_unit_test(test_again),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_random), cmocka_unit_test(test_slices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
