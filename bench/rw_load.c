@@ -13,7 +13,6 @@
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
-#include <snappy-c.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,62 +24,25 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/bytes.h"
+#include "bench/load.h"
 
-#define NAME_COUNT        10
 #define HEAD_BYTES_MAX    512
 #define REPLY_BYTES_MAX   65536
 #define STATUS_COUNT      600
 #define CONNECTIONS_MAX   256
-#define LABEL_BYTES_MAX   512
-#define SAMPLE_BYTES_MAX  (1 + VARINT_BYTES_MAX + 1 + 8 + 1 + VARINT_BYTES_MAX)
-#define SERIES_BYTES_MAX  (LABEL_BYTES_MAX + SAMPLE_BYTES_MAX + 1 + VARINT_BYTES_MAX)
 #define REASONS_PRINT_MAX 5
-
-enum value_kind { COUNTER_INTEGER, COUNTER_FLOAT, GAUGE, CONSTANT };
-
-/* The ten metrics: 40 % integer counters, 10 % float counters, 40 % gauges, 10 % constant. Two are buckets.
- */
-static const struct {
-    const char *name;
-    enum value_kind kind;
-    bool has_le;
-} metrics[NAME_COUNT] = {
-    {"node_network_receive_packets_total", COUNTER_INTEGER, false},
-    {"node_memory_available_bytes", GAUGE, false},
-    {"node_load_average_one_minute", GAUGE, false},
-    {"node_cpu_seconds_total", COUNTER_FLOAT, false},
-    {"node_hwmon_temperature_celsius", GAUGE, false},
-    {"model_request_duration_seconds_bucket", COUNTER_INTEGER, true},
-    {"model_gpu_utilization_percent", GAUGE, false},
-    {"model_server_build_info", CONSTANT, false},
-    {"model_token_latency_seconds_bucket", COUNTER_INTEGER, true},
-    {"model_requests_total", COUNTER_INTEGER, false},
-};
-static const char *const le_values[12] = {"0.005", "0.01", "0.025", "0.05", "0.1", "0.25",
-                                          "0.5",   "1",    "2.5",   "5",    "10",  "+Inf"};
 
 struct options {
     char host[256];
     char port[16];
     char path[512];
-    uint64_t series;
+    struct load load;
     uint64_t rounds;
-    uint64_t batch;
     uint64_t connections;
-    double churn; /* share of the series replaced by new ones each round */
-    double rate;  /* samples a second; 0: as fast as they are acknowledged */
-    int64_t start_ms;
-    uint64_t step_ms;
-    uint64_t seed;
+    double rate; /* samples a second; 0: as fast as they are acknowledged */
     uint64_t memory_max;
     bool json;
     bool dry_run;
-};
-
-struct series_state {
-    double value;
-    uint32_t generation; /* how often churn has replaced it */
 };
 
 struct request {
@@ -123,149 +85,28 @@ static uint64_t now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* SplitMix64 (Steele, Lea, Flood 2014): also as a hash of a number. */
-static uint64_t mix(uint64_t x) {
-    x += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return x ^ (x >> 31);
-}
-
-/* Uniform in [0, 1), a function of seed, series and round: a run can be made again. */
-static double uniform(uint64_t seed, uint64_t series, uint64_t round) {
-    return (double)(mix(mix(seed + series) + round) >> 11) * 0x1p-53;
-}
-
-static uint8_t *label_put(uint8_t *p, const char *name, const char *value) {
-    size_t name_len = strlen(name);
-    size_t value_len = strlen(value);
-    size_t inner = 1 + varint_len(name_len) + name_len + 1 + varint_len(value_len) + value_len;
-    *p++ = 0x0a;
-    p = varint_write(p, inner);
-    *p++ = 0x0a;
-    p = varint_write(p, name_len);
-    memcpy(p, name, name_len);
-    p += name_len;
-    *p++ = 0x12;
-    p = varint_write(p, value_len);
-    memcpy(p, value, value_len);
-    return p + value_len;
-}
-
-/* The labels of series i in byte order of their names; returns their length. */
-static size_t labels_put(uint8_t *out, const struct options *options, uint64_t i, uint32_t generation) {
-    unsigned name = (unsigned)(i % NAME_COUNT);
-    uint64_t target = i / NAME_COUNT;
-    uint64_t h = mix(options->seed ^ target);
-    char text[64];
-    uint8_t *p = label_put(out, "__name__", metrics[name].name);
-    snprintf(text, sizeof text, "eu-central-1%c", 'a' + (char)(h % 4));
-    p = label_put(p, "az", text);
-    snprintf(text, sizeof text, "cluster-%02u", (unsigned)(h / 4 % 8));
-    p = label_put(p, "cluster", text);
-    snprintf(text, sizeof text, "10.%u.%u.%u:9100", (unsigned)(target >> 16 & 255),
-             (unsigned)(target >> 8 & 255), (unsigned)(target & 255));
-    p = label_put(p, "instance", text);
-    p = label_put(p, "job", name < 5 ? "node-exporter" : "model-server");
-    if (metrics[name].has_le)
-        p = label_put(p, "le", le_values[target % 12]);
-    /* Unique: multiplication by an odd number permutes the 44-bit numbers. */
-    uint64_t unique = i + (uint64_t)generation * options->series;
-    snprintf(text, sizeof text, "pod-%011" PRIx64,
-             unique * UINT64_C(0x9e3779b97f4a7c15) & UINT64_C(0xfffffffffff));
-    p = label_put(p, "pod", text);
-    snprintf(text, sizeof text, "team-%02u", (unsigned)(h / 32 % 20));
-    p = label_put(p, "team", text);
-    return (size_t)(p - out);
-}
-
-static double floor_of(double v) {
-    double whole = (double)(int64_t)v;
-    return whole > v ? whole - 1 : whole;
-}
-
-static void series_step(struct series_state *state, const struct options *options, uint64_t i,
-                        uint64_t round) {
-    double u = uniform(options->seed, i, round + 1);
-    if (round == 0) {
-        state->value = floor_of(uniform(options->seed, i, 0) * 1e6);
-        return;
-    }
-    switch (metrics[i % NAME_COUNT].kind) {
-    case COUNTER_INTEGER:
-        state->value += floor_of(u * 1000);
-        break;
-    case COUNTER_FLOAT:
-        state->value += floor_of(u * 1500) / 100;
-        break;
-    case GAUGE:
-        state->value += floor_of((u - 0.5) * 2000) / 100;
-        break;
-    case CONSTANT:
-        break;
-    }
-    /* Churn: a rotating share of the series ends and a new pod takes its place. */
-    uint64_t gone = (uint64_t)(options->churn * (double)options->series);
-    if (gone > 0 && (i + options->series - round * gone % options->series) % options->series < gone)
-        state->generation++;
-}
-
-/* One TimeSeries of the WriteRequest. */
-static uint8_t *series_put(uint8_t *p, const struct options *options, struct series_state *state, uint64_t i,
-                           uint64_t round) {
-    uint8_t labels[LABEL_BYTES_MAX];
-    size_t labels_len = labels_put(labels, options, i, state->generation);
-    uint8_t sample[SAMPLE_BYTES_MAX];
-    uint8_t *s = sample;
-    int64_t time_ms = options->start_ms + (int64_t)(round * options->step_ms) + (int64_t)(i % 97);
-    *s++ = 0x09; /* double value = 1 */
-    store_u64(s, double_bits(state->value));
-    s += 8;
-    *s++ = 0x10; /* int64 timestamp = 2 */
-    s = varint_write(s, (uint64_t)time_ms);
-    size_t sample_len = (size_t)(s - sample);
-    *p++ = 0x0a; /* repeated TimeSeries timeseries = 1 */
-    p = varint_write(p, labels_len + 1 + varint_len(sample_len) + sample_len);
-    memcpy(p, labels, labels_len);
-    p += labels_len;
-    *p++ = 0x12; /* repeated Sample samples = 2 */
-    p = varint_write(p, sample_len);
-    memcpy(p, sample, sample_len);
-    return p + sample_len;
-}
-
-struct builder {
-    uint8_t *raw;
-    char *packed;
-    size_t packed_max;
-    uint64_t raw_bytes; /* totals of the run */
+struct totals {
+    uint64_t raw_bytes;
     uint64_t body_bytes;
 };
 
-static void request_build(struct builder *builder, const struct options *options, struct series_state *states,
-                          uint64_t round, uint64_t first, uint64_t count, struct request *out) {
-    uint8_t *p = builder->raw;
-    for (uint64_t i = first; i < first + count; i++) {
-        series_step(&states[i], options, i, round);
-        p = series_put(p, options, &states[i], i, round);
-    }
-    size_t raw_len = (size_t)(p - builder->raw);
-    size_t packed_len = builder->packed_max;
-    if (snappy_compress((const char *)builder->raw, raw_len, builder->packed, &packed_len) != SNAPPY_OK)
-        fail("snappy", "cannot compress");
+static void request_build(struct options *options, uint64_t round, uint64_t first, uint64_t count,
+                          struct totals *totals, struct request *out) {
+    size_t raw_len;
+    struct slice body = load_body(&options->load, round, first, count, &raw_len);
     char head[HEAD_BYTES_MAX + sizeof options->path + sizeof options->host];
     int head_len = snprintf(head, sizeof head,
                             "POST %s HTTP/1.1\r\nHost: %s:%s\r\nContent-Type: application/x-protobuf\r\n"
                             "Content-Encoding: snappy\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\n"
                             "User-Agent: rw-load\r\nContent-Length: %zu\r\n\r\n",
-                            options->path, options->host, options->port, packed_len);
-    out->len = (size_t)head_len + packed_len;
+                            options->path, options->host, options->port, body.len);
+    out->len = (size_t)head_len + body.len;
     out->data = must_alloc(out->len);
     memcpy(out->data, head, (size_t)head_len);
-    memcpy(out->data + head_len, builder->packed, packed_len);
+    memcpy(out->data + head_len, body.data, body.len);
     out->samples = (uint32_t)count;
-    builder->raw_bytes += raw_len;
-    builder->body_bytes += packed_len;
+    totals->raw_bytes += raw_len;
+    totals->body_bytes += body.len;
 }
 
 static int connect_to(const struct options *options) {
@@ -360,7 +201,7 @@ static uint64_t request_wait(const struct connection *c, size_t number) {
     uint64_t now = now_ns();
     if (c->options->rate <= 0)
         return now;
-    double due_s = (double)number * (double)c->options->batch / c->options->rate;
+    double due_s = (double)number * (double)c->options->load.batch / c->options->rate;
     uint64_t due = c->began_ns + (uint64_t)(due_s * 1e9);
     if (due > now) {
         struct timespec left = {(time_t)((due - now) / 1000000000), (long)((due - now) % 1000000000)};
@@ -479,14 +320,11 @@ static void options_parse(int argc, char **argv, struct options *o) {
                                           {"dry-run", no_argument, NULL, 'n'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    *o = (struct options){.series = 100000,
-                          .rounds = 10,
-                          .batch = 2000,
-                          .connections = 4,
-                          .step_ms = 15000,
-                          .seed = 1,
-                          .memory_max = UINT64_C(8) << 30,
-                          .start_ms = -1};
+    *o = (struct options){
+        .load = {.series = 100000, .batch = 2000, .step_ms = 15000, .seed = 1, .start_ms = -1},
+        .rounds = 10,
+        .connections = 4,
+        .memory_max = UINT64_C(8) << 30};
     bool has_url = false;
     int flag;
     while ((flag = getopt_long(argc, argv, "", flags, NULL)) != -1) {
@@ -499,31 +337,31 @@ static void options_parse(int argc, char **argv, struct options *o) {
             }
             break;
         case 's':
-            o->series = number_of("--series", optarg, 1, 100000000);
+            o->load.series = number_of("--series", optarg, 1, 100000000);
             break;
         case 'r':
             o->rounds = number_of("--rounds", optarg, 1, 10000000);
             break;
         case 'b':
-            o->batch = number_of("--batch", optarg, 1, 1000000);
+            o->load.batch = number_of("--batch", optarg, 1, 1000000);
             break;
         case 'c':
             o->connections = number_of("--connections", optarg, 1, CONNECTIONS_MAX);
             break;
         case 'x':
-            o->churn = real_of("--churn", optarg, 0, 1);
+            o->load.churn = real_of("--churn", optarg, 0, 1);
             break;
         case 'R':
             o->rate = real_of("--rate", optarg, 0, 1e12);
             break;
         case 't':
-            o->start_ms = (int64_t)(real_of("--start-time", optarg, 0, 1e11) * 1000);
+            o->load.start_ms = (int64_t)(real_of("--start-time", optarg, 0, 1e11) * 1000);
             break;
         case 'p':
-            o->step_ms = (uint64_t)(real_of("--step-seconds", optarg, 0.001, 1e6) * 1000);
+            o->load.step_ms = (uint64_t)(real_of("--step-seconds", optarg, 0.001, 1e6) * 1000);
             break;
         case 'e':
-            o->seed = number_of("--seed", optarg, 0, UINT64_MAX);
+            o->load.seed = number_of("--seed", optarg, 0, UINT64_MAX);
             break;
         case 'm':
             o->memory_max = number_of("--memory-max", optarg, 1 << 20, UINT64_MAX);
@@ -546,10 +384,10 @@ static void options_parse(int argc, char **argv, struct options *o) {
         usage(stderr);
         exit(2);
     }
-    if (o->start_ms < 0) {
+    if (o->load.start_ms < 0) {
         struct timespec t;
         clock_gettime(CLOCK_REALTIME, &t);
-        o->start_ms = (int64_t)t.tv_sec * 1000 - (int64_t)(o->rounds * o->step_ms);
+        o->load.start_ms = (int64_t)t.tv_sec * 1000 - (int64_t)(o->rounds * o->load.step_ms);
     }
 }
 
@@ -589,9 +427,9 @@ static void report_print(const struct report *r, const struct options *o) {
                ",\"samples_acked\":%" PRIu64
                ",\"seconds\":%.6f,\"samples_per_second\":%.0f,\"raw_bytes\":%" PRIu64
                ",\"body_bytes\":%" PRIu64 ",\"start_ms\":%" PRId64 ",\"end_ms\":%" PRId64 ",\"status\":{",
-               o->series, o->rounds, r->requests, r->samples, r->samples_acked, r->seconds, rate,
-               r->raw_bytes, r->body_bytes, o->start_ms,
-               o->start_ms + (int64_t)((o->rounds - 1) * o->step_ms) + 96);
+               o->load.series, o->rounds, r->requests, r->samples, r->samples_acked, r->seconds, rate,
+               r->raw_bytes, r->body_bytes, o->load.start_ms,
+               o->load.start_ms + (int64_t)((o->rounds - 1) * o->load.step_ms) + 96);
         const char *comma = "";
         for (int i = 0; i < STATUS_COUNT; i++) {
             if (r->by_status[i] == 0)
@@ -632,12 +470,9 @@ int main(int argc, char **argv) {
     options_parse(argc, argv, &options);
     signal(SIGPIPE, SIG_IGN);
 
-    struct series_state *states = must_alloc(sizeof *states * options.series);
-    uint64_t batches = (options.series + options.batch - 1) / options.batch;
-    uint64_t batch_bytes = options.batch * SERIES_BYTES_MAX;
-    struct builder builder = {.raw = must_alloc(batch_bytes),
-                              .packed_max = snappy_max_compressed_length(batch_bytes)};
-    builder.packed = must_alloc(builder.packed_max);
+    load_open(&options.load);
+    uint64_t batches = (options.load.series + options.load.batch - 1) / options.load.batch;
+    struct totals totals = {0};
     /* A batch must go to the same connection in each round, wherever a round begins in the window's list. */
     uint64_t slots = (batches + options.connections - 1) / options.connections * options.connections;
     uint64_t total = batches * options.rounds;
@@ -670,9 +505,10 @@ int main(int argc, char **argv) {
                 window[count] = (struct request){0};
                 if (b >= batches)
                     continue;
-                uint64_t first = b * options.batch;
-                uint64_t n = options.series - first < options.batch ? options.series - first : options.batch;
-                request_build(&builder, &options, states, round, first, n, &window[count]);
+                uint64_t first = b * options.load.batch;
+                uint64_t n = options.load.series - first < options.load.batch ? options.load.series - first
+                                                                              : options.load.batch;
+                request_build(&options, round, first, n, &totals, &window[count]);
                 bytes += window[count].len;
                 report.samples += n;
             }
@@ -708,8 +544,8 @@ int main(int argc, char **argv) {
         report.latency_ms[i] = (double)all[at] / 1e6;
     }
     report.requests = total;
-    report.raw_bytes = builder.raw_bytes;
-    report.body_bytes = builder.body_bytes;
+    report.raw_bytes = totals.raw_bytes;
+    report.body_bytes = totals.body_bytes;
     report.seconds = (double)spent_ns / 1e9;
     report_print(&report, &options);
 
@@ -721,8 +557,6 @@ int main(int argc, char **argv) {
     mem_free(connections);
     mem_free(all);
     mem_free(window);
-    mem_free(states);
-    mem_free(builder.raw);
-    mem_free(builder.packed);
+    load_close(&options.load);
     return good ? 0 : 1;
 }

@@ -128,8 +128,8 @@ static void slot_fill(struct column_reader *reader, struct column_worker *worker
     struct sample_columns *columns = &worker->columns;
     columns->count = 0;
     column_slot_clear(slot, reader->grid_count);
-    slot->status =
-        selection_read(reader->selection, slot->index, reader->time_min_ms, reader->time_max_ms, columns);
+    slot->status = (reader->newest_only ? selection_read_newest : selection_read)(
+        reader->selection, slot->index, reader->time_min_ms, reader->time_max_ms, columns);
     slot->sample_count = columns->count;
     if (slot->status < 0)
         return;

@@ -35,7 +35,8 @@ struct column_reader {
     struct storage_selection *selection; /* closed with the reader */
     int64_t time_min_ms, time_max_ms;
     bool drop_stale;
-    bool alone; /* `make` touches what is the caller's: no helpers */
+    bool newest_only; /* `make` looks at the newest sample */
+    bool alone;       /* `make` touches what is the caller's: no helpers */
 
     /* Any thread: from worker->columns (one sample at least) to slot->values and slot->present, both zeroed
      * bits. Failing, or stopped by eval_stop_status, it sets slot->status. */

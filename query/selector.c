@@ -117,6 +117,7 @@ int selector_node(struct eval *eval, struct ast *ast, struct grid grid, bool tim
     reader->time_max_ms =
         time_clamp(last - selector->offset_ms + (selector->smoothed ? selector->lookback_ms : 0));
     reader->drop_stale = selector->smoothed;
+    reader->newest_only = first == last && !selector->smoothed;
     reader->make = selector_column;
     reader->context = selector;
     selector->base.unique_nameless = matchers_name_one(ast);

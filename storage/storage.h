@@ -179,6 +179,10 @@ void selection_damage_text(struct storage_selection *selection, char *out, size_
 /* The series' 64-bit id: unique for ever in a data directory. */
 uint64_t selection_series_id(const struct storage_selection *selection, size_t index);
 
+/* As selection_read, for who needs the newest sample alone: may leave out those before it. */
+int selection_read_newest(struct storage_selection *selection, size_t index, int64_t time_min_ms,
+                          int64_t time_max_ms, struct sample_columns *columns);
+
 /* Decodes the samples of series `index` in [time_min_ms, time_max_ms] behind columns->count, ascending.
  * Different series may be read from different threads at once. STATUS_NO_MEMORY, STATUS_CORRUPT. */
 int selection_read(struct storage_selection *selection, size_t index, int64_t time_min_ms,

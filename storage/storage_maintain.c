@@ -35,6 +35,8 @@
 #define WRITE_SERIES 64u
 #define DROP_SLOTS   16384u
 #define SHARD_NONE   255
+/* The head's chunks of a shard lie in one partition of the chunk log (storage.c, partition). */
+#define SHARDS_PER_PARTITION (BLOCK_SHARDS / CHUNKLOG_PARTITIONS)
 
 enum phase {
     PHASE_IDLE,
@@ -584,9 +586,13 @@ static int write_slice(struct storage *storage, struct error_detail *detail) {
             continue;
         }
         if (m->shard == BLOCK_SHARDS) {
+            if (m->cuts)
+                chunklog_unneed(storage->chunklog, CHUNKLOG_PARTITIONS - 1, m->end_ms);
             m->phase = PHASE_FINISH;
             break;
         }
+        if (m->cuts && m->shard % SHARDS_PER_PARTITION == 0 && m->shard > 0) /* shards come in order */
+            chunklog_unneed(storage->chunklog, m->shard / SHARDS_PER_PARTITION - 1, m->end_ms);
         TRY(shard_list(storage));
         m->shard++;
     }

@@ -657,6 +657,30 @@ out:
     return status;
 }
 
+/* Mostly the open chunk remembers it. */
+int selection_read_newest(struct storage_selection *selection, size_t index, int64_t time_min_ms,
+                          int64_t time_max_ms, struct sample_columns *columns) {
+    ASSERT(index < selection->count);
+    struct storage *storage = selection->storage;
+    const struct item *item = &selection->items[index];
+    struct sample newest;
+    if (item->slot == SLOT_NONE || item->count > 0 ||
+        !head_read_newest(storage->head, item->slot, head_min(selection->version, time_min_ms), time_max_ms,
+                          &newest) ||
+        hidden_holds(storage->hidden, item->slot, newest.time_ms) ||
+        late_overlaps(storage->late, item->slot, newest.time_ms, time_max_ms))
+        return selection_read(selection, index, time_min_ms, time_max_ms, columns);
+    int status = sample_columns_reserve(columns, 1);
+    if (status < 0)
+        return status;
+    columns->times_ms[columns->count] = newest.time_ms;
+    memcpy(&columns->values[columns->count], &newest.value_bits, sizeof newest.value_bits);
+    if (columns->has_starts)
+        columns->starts_ms[columns->count] = START_NONE;
+    columns->count++;
+    return STATUS_OK;
+}
+
 /* ---- label names and values ---- */
 
 struct text_list {

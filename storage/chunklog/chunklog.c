@@ -645,6 +645,25 @@ out:
     return status;
 }
 
+void chunklog_unneed(struct chunklog *log, unsigned partition, int64_t end_ms) {
+    for (size_t i = 0; i < FILES_MAX; i++) {
+        struct file *file = atomic_load(&log->entries[i].file);
+        if (file == NULL || atomic_load(&log->entries[i].end_ms) > end_ms)
+            continue;
+        uint32_t count = (uint32_t)atomic_load_explicit(&file->extent_count, memory_order_acquire);
+        for (uint32_t at = 0; at < count; at++) {
+            const struct extent *extent = extent_at(file, at);
+            if (extent->partition != partition || extent->data == NULL)
+                continue;
+            if (extent->restored) /* no further than the file goes */
+                io_map_unneed(log->io, extent->data,
+                              (uint32_t)atomic_load(&extent->used) & ~(PAGE_BYTES - 1));
+            else if (atomic_load(&extent->check))
+                io_map_unneed(log->io, extent->data, EXTENT_BYTES);
+        }
+    }
+}
+
 /* ---- opening ---- */
 
 /* Maps the file; what is missing of it costs what it held. */

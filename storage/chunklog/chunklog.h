@@ -103,6 +103,10 @@ int chunklog_write(struct chunklog *log, bool *more_out, struct error_detail *de
  * needs to find it again. */
 int chunklog_describe(struct chunklog *log, struct buf *table, struct error_detail *detail);
 
+/* What the partition holds of windows that end at `end_ms` or before was read, and is not needed for a while:
+ * the process gives up the pages that are in files. */
+void chunklog_unneed(struct chunklog *log, unsigned partition, int64_t end_ms);
+
 /* ---- opening ---- */
 
 /* Makes the files of a table known again: what their extents held then can be read, and nothing is appended

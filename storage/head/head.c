@@ -380,6 +380,20 @@ bool head_is_late(struct head *head, uint32_t slot, int64_t time_ms) {
     return late;
 }
 
+bool head_read_newest(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
+                      struct sample *out) {
+    struct head_series *series = series_known(head, slot);
+    if (series == NULL)
+        return false;
+    spin_lock(&series->lock);
+    bool has = !chunk_is_empty(&series->open) && series->open.time_ms >= time_min_ms &&
+               series->open.time_ms <= time_max_ms;
+    if (has)
+        *out = (struct sample){series->open.time_ms, chunk_last_value_bits(&series->open)};
+    spin_unlock(&series->lock);
+    return has;
+}
+
 bool head_slot_last(struct head *head, uint32_t slot, int64_t *time_ms) {
     struct head_series *series = series_known(head, slot);
     if (series == NULL)

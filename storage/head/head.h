@@ -75,6 +75,10 @@ struct head_damage {
 int head_read(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
               struct sample_columns *columns, struct head_damage *damage_out);
 
+/* The newest sample of the series' open chunk into *out, if it is in [min, max]. Any thread. */
+bool head_read_newest(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms,
+                      struct sample *out);
+
 /* ---- cutting a window ---- */
 
 struct head_chunk {

@@ -374,6 +374,12 @@ int io_map_over(struct io *io, struct io_file *file, uint64_t offset, size_t len
     return result < 0 ? failed("map", file->path, result) : STATUS_OK;
 }
 
+void io_map_unneed(struct io *io, const void *data, size_t len) {
+    ASSERT((uintptr_t)data % 4096 == 0);
+    if (len > 0 && io->ops->map_unneed != NULL)
+        io->ops->map_unneed(io, data, len);
+}
+
 int io_lock(struct io *io, const char *path, struct error_detail *detail, struct io_file **out) {
     struct io_file *file = file_new(path);
     if (file == NULL)

@@ -116,6 +116,10 @@ void io_unmap(struct io *io, struct slice mapped);
  * more. `offset` and `len` are multiples of 4096. A simulated disk leaves them as they are. */
 int io_map_over(struct io *io, struct io_file *file, uint64_t offset, size_t len, void *at);
 
+/* What is mapped at `data` (by io_map or io_map_over) is not needed for a while: the process gives its pages
+ * up, and whoever reads them gets them from the file's cache or the disk again. Any thread. */
+void io_map_unneed(struct io *io, const void *data, size_t len);
+
 /* A path by which the kernel knows the open file's bytes, for a library that opens files by itself; valid
  * while the file is open. On a simulated disk that is a copy of it as it is now. STATUS_TOO_LARGE: longer
  * than `bytes`. */

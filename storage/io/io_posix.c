@@ -159,6 +159,11 @@ int io__posix_map_over(struct io *io, struct io_file *file, uint64_t offset, siz
     return mapped == MAP_FAILED ? -errno : 0;
 }
 
+void io__posix_map_unneed(struct io *io, const uint8_t *data, size_t len) {
+    (void)io;
+    (void)madvise((void *)(uintptr_t)data, len, MADV_DONTNEED); /* of a file: it is read again */
+}
+
 int io__posix_lock(struct io *io, struct io_file *file, char *holder, size_t holder_bytes) {
     (void)io;
     int fd;

@@ -44,6 +44,7 @@ struct io_ops {
     void (*unmap)(struct io *io, const uint8_t *data, size_t len);
     /* NULL: the pages stay. */
     int (*map_over)(struct io *io, struct io_file *file, uint64_t offset, size_t len, void *at);
+    void (*map_unneed)(struct io *io, const uint8_t *data, size_t len); /* NULL: the pages stay */
 
     /* Opens, locks and fills in the lock file; -EWOULDBLOCK if another has it, then with its words in holder.
      */
@@ -102,6 +103,7 @@ int io__posix_list_dir(struct io *io, const char *path, int (*each)(void *contex
 int io__posix_map(struct io *io, struct io_file *file, uint64_t offset, size_t len, const uint8_t **out);
 void io__posix_unmap(struct io *io, const uint8_t *data, size_t len);
 int io__posix_map_over(struct io *io, struct io_file *file, uint64_t offset, size_t len, void *at);
+void io__posix_map_unneed(struct io *io, const uint8_t *data, size_t len);
 int io__posix_lock(struct io *io, struct io_file *file, char *holder, size_t holder_bytes);
 void io__posix_unlock(struct io *io, struct io_file *file);
 
@@ -110,8 +112,8 @@ void io__posix_unlock(struct io *io, struct io_file *file);
     .read = io__posix_read, .write = io__posix_write, .sync = io__posix_sync, .rename = io__posix_rename,    \
     .link = io__posix_link, .remove = io__posix_remove, .remove_dir = io__posix_remove_dir,                  \
     .make_dir = io__posix_make_dir, .sync_dir = io__posix_sync_dir, .list_dir = io__posix_list_dir,          \
-    .map = io__posix_map, .unmap = io__posix_unmap, .map_over = io__posix_map_over, .lock = io__posix_lock,  \
-    .unlock = io__posix_unlock
+    .map = io__posix_map, .unmap = io__posix_unmap, .map_over = io__posix_map_over,                          \
+    .map_unneed = io__posix_map_unneed, .lock = io__posix_lock, .unlock = io__posix_unlock
 
 /* The backends: 0 or -errno. */
 int io__uring_open(struct io **out);

@@ -218,3 +218,8 @@ int selection_read(struct storage_selection *selection, size_t index, int64_t ti
     }
     return STATUS_OK;
 }
+
+int selection_read_newest(struct storage_selection *selection, size_t index, int64_t time_min_ms,
+                          int64_t time_max_ms, struct sample_columns *columns) {
+    return selection_read(selection, index, time_min_ms, time_max_ms, columns);
+}

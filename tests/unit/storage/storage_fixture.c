@@ -174,17 +174,43 @@ struct storage_write_result write_one(struct fixture *f, int series, int64_t tim
 }
 
 /* All samples of one series into columns; the caller releases them. */
-void series_read(struct fixture *f, int series, struct sample_columns *columns) {
+/* The selection of that one series; the caller closes it. */
+static struct storage_selection *series_select(struct fixture *f, int series) {
     char value[16];
     snprintf(value, sizeof value, "%d", series);
     const struct matcher matcher = {.kind = MATCHER_EQUAL, .name = slice_str("i"), .value = slice_str(value)};
     struct storage_selection *selection;
-    memset(columns, 0, sizeof *columns);
     assert_int_equal(storage_select(f->storage, &matcher, 1, INT64_MIN, INT64_MAX, 0, &selection), STATUS_OK);
+    assert_true(selection_series_count(selection) <= 1);
+    return selection;
+}
+
+void series_read(struct fixture *f, int series, struct sample_columns *columns) {
+    struct storage_selection *selection = series_select(f, series);
+    memset(columns, 0, sizeof *columns);
     if (selection_series_count(selection) == 1)
         assert_int_equal(selection_read(selection, 0, INT64_MIN, INT64_MAX, columns), STATUS_OK);
-    else
-        assert_int_equal(selection_series_count(selection), 0);
+    selection_close(selection);
+}
+
+static void newest_is(struct storage_selection *selection, int64_t time_max_ms, const struct sample *want) {
+    struct sample_columns columns = {0};
+    assert_int_equal(selection_read_newest(selection, 0, INT64_MIN, time_max_ms, &columns), STATUS_OK);
+    assert_true(columns.count > 0);
+    assert_int_equal(columns.times_ms[columns.count - 1], want->time_ms);
+    assert_int_equal(double_bits(columns.values[columns.count - 1]), want->value_bits);
+    sample_columns_release(&columns);
+}
+
+/* The newest of all; up to a sample's time, that one; a moment earlier, the one before it. */
+static void newest_expect(struct fixture *f, int series, const struct sample *samples, size_t count) {
+    struct storage_selection *selection = series_select(f, series);
+    if (count > 0)
+        newest_is(selection, INT64_MAX, &samples[count - 1]);
+    for (size_t i = count > 4 ? count - 4 : 1; i < count; i++) {
+        newest_is(selection, samples[i].time_ms, &samples[i]);
+        newest_is(selection, samples[i].time_ms - 1, &samples[i - 1]);
+    }
     selection_close(selection);
 }
 
@@ -197,4 +223,5 @@ void series_expect(struct fixture *f, int series, const struct sample *samples, 
         assert_int_equal(double_bits(columns.values[i]), samples[i].value_bits);
     }
     sample_columns_release(&columns);
+    newest_expect(f, series, samples, count);
 }
