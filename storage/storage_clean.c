@@ -3,7 +3,8 @@
  *
  *     IDLE → WRITE → FINISH → PUBLISH → IDLE, for each block that a delete covers
  *
- * It goes on when somebody asked (storage_deletes_clean), or when half of the deletes that may wait do.
+ * It goes on when somebody asked (storage_deletes_clean), or when half of the deletes that may wait do, in
+ * passes: each for the deletes that there are when it begins.
  * PUBLISH is one manifest step, in which the new block takes the place of the old one: same position, so that
  * it stands in the same place among those that have samples of the same time. A block in which nothing is
  * hidden is only marked. A block with damage is left alone: what can't be read now may be repaired. */
@@ -20,18 +21,14 @@
 #define RETRY_MS     5000
 #define WRITE_SERIES 64u
 
-struct clean_request {
-    void (*done)(void *context, int status);
-    void *context;
-    struct clean_request *next;
-};
-
 enum clean_phase { CLEAN_IDLE, CLEAN_WRITE, CLEAN_FINISH, CLEAN_PUBLISH };
 
 struct clean {
     enum clean_phase phase;
-    bool passing;    /* some blocks may have been tried since the pass began */
-    int pass_status; /* of the first block that could not be written anew */
+    bool passing;                     /* some blocks may have been tried since the pass began */
+    int pass_status;                  /* of the first block that could not be written anew */
+    uint64_t pass_position;           /* for deletes below this */
+    struct storage_request *requests; /* those from before the pass */
     struct retry retry;
     struct rand rand;
     struct encoder encoder;
@@ -49,29 +46,13 @@ struct clean {
 };
 
 int storage_deletes_clean(struct storage *storage, void (*done)(void *context, int status), void *context) {
-    struct clean_request *request = mem_alloc(sizeof *request);
-    if (request == NULL)
-        return STATUS_NO_MEMORY;
-    *request = (struct clean_request){done, context, NULL};
-    pthread_mutex_lock(&storage->version_mutex);
-    struct clean_request **end = &storage->clean_requests;
-    while (*end != NULL)
-        end = &(*end)->next;
-    *end = request;
-    pthread_mutex_unlock(&storage->version_mutex);
-    return STATUS_OK;
+    return storage__request_put(storage, &storage->clean_requests,
+                                (struct storage_request){.context = context, .cleaned = done});
 }
 
-static void requests_end(struct storage *storage, int status) {
-    pthread_mutex_lock(&storage->version_mutex);
-    struct clean_request *request = storage->clean_requests, *next;
-    storage->clean_requests = NULL;
-    pthread_mutex_unlock(&storage->version_mutex);
-    for (; request != NULL; request = next) {
-        next = request->next;
-        request->done(request->context, status);
-        mem_free(request);
-    }
+static void requests_end(struct storage *storage, struct storage_request **list, int status) {
+    for (struct storage_request *request; (request = storage__request_take(storage, list)) != NULL;)
+        storage__request_end(request, status, NULL);
 }
 
 static void job_release(struct storage *storage) {
@@ -99,8 +80,10 @@ static void job_release(struct storage *storage) {
 }
 
 void storage__clean_close(struct storage *storage) {
-    requests_end(storage, STATUS_STOPPING);
     struct clean *clean = storage->clean;
+    if (clean != NULL)
+        requests_end(storage, &clean->requests, STATUS_STOPPING);
+    requests_end(storage, &storage->clean_requests, STATUS_STOPPING);
     if (clean == NULL)
         return;
     job_release(storage);
@@ -121,8 +104,10 @@ static bool asked(struct storage *storage) {
     return asks || (clean != NULL && clean->passing) || many;
 }
 
-static bool is_covered(const struct manifest_block *block, const struct tombstone_set *set) {
-    for (size_t i = 0; i < set->count; i++)
+/* By a delete below `end`. */
+static bool is_covered(const struct manifest_block *block, const struct tombstone_set *set,
+                       wal_position end) {
+    for (size_t i = 0; i < set->count && set->items[i]->position < end; i++)
         if (set->items[i]->position >= block->deleted_to &&
             set->items[i]->span.min_ms <= block->time_max_ms &&
             set->items[i]->span.max_ms >= block->time_min_ms)
@@ -131,9 +116,10 @@ static bool is_covered(const struct manifest_block *block, const struct tombston
 }
 
 /* The first block that a delete covers and that was not tried in this pass. */
-static struct storage_block *block_choose(struct storage_version *version, const struct tombstone_set *set) {
+static struct storage_block *block_choose(struct storage_version *version, const struct tombstone_set *set,
+                                          wal_position end) {
     for (size_t i = 0; i < version->count; i++)
-        if (!version->blocks[i]->clean_failed && is_covered(&version->blocks[i]->info, set))
+        if (!version->blocks[i]->clean_failed && is_covered(&version->blocks[i]->info, set, end))
             return version->blocks[i];
     return NULL;
 }
@@ -337,32 +323,47 @@ static bool version_has(const struct storage_version *version, uint64_t id) {
 
 /* Is there a block that needs deletes and can't be opened? */
 static bool unopened_covered(const struct storage *storage, const struct storage_version *version,
-                             const struct tombstone_set *set) {
+                             const struct tombstone_set *set, wal_position end) {
     for (size_t i = 0; i < storage->manifest.block_count; i++)
         if (!version_has(version, storage->manifest.blocks[i].id) &&
-            is_covered(&storage->manifest.blocks[i], set))
+            is_covered(&storage->manifest.blocks[i], set, end))
             return true;
     return false;
+}
+
+/* A pass is for the deletes and the requests that there are when it begins, so that it ends however many
+ * more come. */
+static void pass_begin(struct storage *storage, const struct storage_version *version,
+                       const struct tombstone_set *set) {
+    struct clean *clean = storage->clean;
+    for (size_t i = 0; i < version->count; i++)
+        version->blocks[i]->clean_failed = false;
+    clean->pass_position = set->count == 0 ? 0 : set->items[set->count - 1]->position + 1;
+    clean->pass_status = STATUS_OK;
+    clean->passing = true;
 }
 
 static int choose(struct storage *storage, int64_t now_ms, struct error_detail *detail) {
     struct clean *clean = storage->clean;
     struct tombstone_set *set;
+    if (!clean->passing && clean->requests == NULL) { /* before the deletes: they were there first */
+        pthread_mutex_lock(&storage->version_mutex);
+        clean->requests = storage->clean_requests;
+        storage->clean_requests = NULL;
+        pthread_mutex_unlock(&storage->version_mutex);
+    }
     struct storage_version *version = storage__version_get(storage, &set);
     int status = STATUS_OK;
     if (!clean->passing)
-        for (size_t i = 0; i < version->count; i++)
-            version->blocks[i]->clean_failed = false;
-    clean->passing = true;
-    clean->source = block_choose(version, set);
+        pass_begin(storage, version, set);
+    clean->source = block_choose(version, set, clean->pass_position);
     if (clean->source == NULL) {
-        if (clean->pass_status == STATUS_OK && unopened_covered(storage, version, set))
+        if (clean->pass_status == STATUS_OK && unopened_covered(storage, version, set, clean->pass_position))
             clean->pass_status = STATUS_CORRUPT;
         clean->passing = false;
         if (clean->pass_status < 0)
             retry_after(&clean->retry, now_ms, RETRY_MS);
-        requests_end(storage, clean->pass_status);
-        clean->pass_status = STATUS_OK;
+        requests_end(storage, &clean->requests, clean->pass_status);
     } else {
         storage__block_ref(storage, clean->source);
         status = block_begin(storage, set, detail);
@@ -381,6 +382,10 @@ static void block_fail(struct storage *storage, int status, const struct error_d
     if (clean->pass_status == STATUS_OK)
         clean->pass_status = status;
     job_release(storage);
+}
+
+bool storage__clean_runs(const struct storage *storage) {
+    return storage->clean != NULL && storage->clean->source != NULL;
 }
 
 bool storage__clean_step(struct storage *storage, int64_t now_ms) {

@@ -1,4 +1,4 @@
-/* storage_compact.c: blocks are merged while the maintaining thread has nothing better to do.
+/* storage_compact.c: blocks are merged in the background (storage_maintain.c says when).
  *
  *     IDLE → MERGE → OPEN → PUBLISH → IDLE
  *
@@ -334,6 +334,10 @@ out:
 }
 
 /* ---- one step ---- */
+
+bool storage__compact_runs(const struct storage *storage) {
+    return storage->compaction->phase != PHASE_IDLE;
+}
 
 bool storage__compact(struct storage *storage, int64_t now_ms) {
     struct storage_compaction *c = storage->compaction;

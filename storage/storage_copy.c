@@ -43,7 +43,7 @@ struct copy {
     int status;        /* of that */
     uint32_t segment;  /* the new one */
     struct rand rand;
-    struct copy_request *request;
+    struct storage_request *request;
     char name[NAME_BYTES];
     char *to; /* the directory, while it is not finished */
     struct copied *files;
@@ -65,31 +65,8 @@ int storage__copy_new(struct storage *storage) {
 
 int storage_copy(struct storage *storage, void (*done)(void *context, int status, const char *name),
                  void *context) {
-    struct copy_request *request = mem_alloc(sizeof *request);
-    if (request == NULL)
-        return STATUS_NO_MEMORY;
-    *request = (struct copy_request){done, context, NULL};
-    pthread_mutex_lock(&storage->version_mutex);
-    struct copy_request **end = &storage->copy_requests;
-    while (*end != NULL)
-        end = &(*end)->next;
-    *end = request;
-    pthread_mutex_unlock(&storage->version_mutex);
-    return STATUS_OK;
-}
-
-static struct copy_request *request_take(struct storage *storage) {
-    pthread_mutex_lock(&storage->version_mutex);
-    struct copy_request *request = storage->copy_requests;
-    if (request != NULL)
-        storage->copy_requests = request->next;
-    pthread_mutex_unlock(&storage->version_mutex);
-    return request;
-}
-
-static void request_end(struct copy_request *request, int status, const char *name) {
-    request->done(request->context, status, name);
-    mem_free(request);
+    return storage__request_put(storage, &storage->copy_requests,
+                                (struct storage_request){.context = context, .copied = done});
 }
 
 /* ---- paths ---- */
@@ -160,15 +137,16 @@ static void job_release(struct storage *storage) {
 
 void storage__copy_close(struct storage *storage) {
     struct copy *copy = storage->copy;
-    for (struct copy_request *request; (request = request_take(storage)) != NULL;)
-        request_end(request, STATUS_STOPPING, NULL);
+    for (struct storage_request *request;
+         (request = storage__request_take(storage, &storage->copy_requests)) != NULL;)
+        storage__request_end(request, STATUS_STOPPING, NULL);
     if (copy == NULL)
         return;
     if (copy->to != NULL)
         (void)tree_remove(storage->options.io_maintain, copy->to);
     job_release(storage);
     if (copy->request != NULL)
-        request_end(copy->request, STATUS_STOPPING, NULL);
+        storage__request_end(copy->request, STATUS_STOPPING, NULL);
     mem_free(copy);
     storage->copy = NULL;
 }
@@ -179,7 +157,7 @@ bool storage__copy_runs(const struct storage *storage) {
 
 static void job_end(struct storage *storage, int status, const char *what) {
     struct copy *copy = storage->copy;
-    struct copy_request *request = copy->request;
+    struct storage_request *request = copy->request;
     if (status < 0) {
         log_warn("the data directory could not be copied", LOG_STR("name", copy->name),
                  LOG_STR("error", what));
@@ -190,7 +168,7 @@ static void job_end(struct storage *storage, int status, const char *what) {
     }
     job_release(storage);
     copy->request = NULL;
-    request_end(request, status, status < 0 ? NULL : copy->name);
+    storage__request_end(request, status, status < 0 ? NULL : copy->name);
 }
 
 bool storage__copy_asks(const struct storage *storage) {
@@ -413,7 +391,7 @@ bool storage__copy_step(struct storage *storage, int64_t now_ms) {
         return false; /* the storage thread is at it */
     switch (copy->phase) {
     case PHASE_IDLE:
-        if ((copy->request = request_take(storage)) == NULL)
+        if ((copy->request = storage__request_take(storage, &storage->copy_requests)) == NULL)
             return false;
         start(storage, now_ms);
         return true;

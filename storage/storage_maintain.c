@@ -1,6 +1,6 @@
 /* storage_maintain.c: what goes on behind the log: windows of the head and late windows become blocks, the
- * log is cut behind them, blocks that are too old are dropped. While there is nothing of that to do, blocks
- * are merged (storage_compact.c).
+ * log is cut behind them, blocks that are too old are dropped. And who may begin, of all that the maintaining
+ * thread does (turn_take).
  *
  * One job at a time, as a state machine that storage_maintain advances by a slice a call:
  *
@@ -38,6 +38,9 @@
 /* The head's chunks of a shard lie in one partition of the chunk log (storage.c, partition). */
 #define SHARDS_PER_PARTITION (BLOCK_SHARDS / CHUNKLOG_PARTITIONS)
 
+/* Whose turn it is to begin, when nothing is under way. */
+enum turn { TURN_SNAPSHOT, TURN_COPY, TURN_BLOCK, TURN_BACKGROUND, TURNS };
+
 enum phase {
     PHASE_IDLE,
     PHASE_BEGIN,
@@ -56,6 +59,11 @@ struct maintain {
     struct retry retry, chunks_retry;
     struct rand rand;
     uint64_t started_ns;
+
+    enum turn turn;    /* looked at first */
+    uint32_t spent;    /* slices of other jobs since the background had some */
+    uint32_t left;     /* slices that it has yet */
+    bool cleaned_last; /* a block was, rather than some merged */
 
     /* the job: [begin, end) of time */
     bool cuts; /* the head's windows too; else late windows only */
@@ -405,20 +413,83 @@ static bool retention_run(struct storage *storage, int64_t now_ms) {
     return true;
 }
 
+/* A block to be dropped or made. After a cut late samples come first: neither waits for all of the other. */
 static bool job_choose(struct storage *storage, int64_t now_ms) {
     struct maintain *m = storage->maintain;
-    storage__ballast_step(storage, now_ms);
     if (retry_waits(&m->retry, now_ms))
         return false;
     if (retention_run(storage, now_ms))
         return true;
     if (!storage__deletes_proven(storage))
         return false; /* what the next start may not find must not be left out of a block */
-    if (!cut_due(storage, now_ms) && !late_due(storage, now_ms))
-        return storage__clean_step(storage, now_ms) || storage__scrub_step(storage, now_ms);
+    bool due = m->cuts ? late_due(storage, now_ms) || cut_due(storage, now_ms)
+                       : cut_due(storage, now_ms) || late_due(storage, now_ms);
+    if (!due)
+        return false;
     m->started_ns = clock_monotonic_ns(storage->options.clock);
     ask(storage, PHASE_BEGIN);
     return true;
+}
+
+/* A slice of what is in no hurry. One job is ended before another begins: a merge and a block written anew
+ * would throw away each other's work. */
+static bool background(struct storage *storage, int64_t now_ms) {
+    struct maintain *m = storage->maintain;
+    storage__scrub_step(storage, now_ms);
+    if (storage__version_prepare(storage))
+        return true;
+    bool proven = storage__deletes_proven(storage);
+    if (storage__compact_runs(storage) && storage__compact(storage, now_ms))
+        return true;
+    if (storage__clean_runs(storage) && proven && storage__clean_step(storage, now_ms))
+        return true;
+    for (int i = 0; i < 2; i++) {
+        bool cleans = m->cleaned_last == (i == 1);
+        bool did =
+            cleans ? proven && storage__clean_step(storage, now_ms) : storage__compact(storage, now_ms);
+        if (did) {
+            m->cleaned_last = cleans;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One job at a time, in turns: whatever never ends to be due, the others begin in between, and what goes on
+ * in the background has as many slices as they had. */
+static bool turn_take(struct storage *storage, int64_t now_ms) {
+    static bool (*const choose[TURNS])(struct storage *, int64_t) = {
+        [TURN_SNAPSHOT] = storage__snapshot_step,
+        [TURN_COPY] = storage__copy_step,
+        [TURN_BLOCK] = job_choose,
+        [TURN_BACKGROUND] = background,
+    };
+    struct maintain *m = storage->maintain;
+    if (storage__snapshot_runs(storage) || storage__copy_runs(storage)) {
+        m->spent++;
+        return storage__snapshot_runs(storage) ? storage__snapshot_step(storage, now_ms)
+                                               : storage__copy_step(storage, now_ms);
+    }
+    /* Deletes may come faster than they are saved: that puts off nothing. */
+    bool saved = storage__deletes_save(storage, now_ms);
+    storage__ballast_step(storage, now_ms);
+    for (unsigned i = 0; i < TURNS; i++) {
+        enum turn turn = (m->turn + i) % TURNS;
+        if (!choose[turn](storage, now_ms))
+            continue;
+        if (turn != TURN_BACKGROUND) {
+            m->turn = turn + 1;
+            m->spent++;
+        } else {
+            if (m->turn != TURN_BACKGROUND || m->left == 0)
+                m->left = m->spent > 0 ? m->spent : 1;
+            m->spent = 0;
+            m->left--;
+            m->turn = m->left > 0 ? TURN_BACKGROUND : TURN_SNAPSHOT;
+        }
+        return true;
+    }
+    return saved;
 }
 
 /* ---- GATHER: which series ---- */
@@ -721,22 +792,10 @@ bool storage_maintain(struct storage *storage, int64_t now_ms) {
     bool more = chunks_write(storage, now_ms);
     if (atomic_load_explicit(&m->asked, memory_order_acquire))
         return more; /* the storage thread is at it */
+    m->spent += m->phase != PHASE_IDLE;
     switch (m->phase) {
     case PHASE_IDLE:
-        /* One job at a time; a copy that is under way needs the manifest to stand still. */
-        if (!storage__copy_runs(storage) && storage__snapshot_step(storage, now_ms))
-            return true;
-        if (storage__snapshot_runs(storage))
-            return more;
-        if (storage__copy_step(storage, now_ms))
-            return true;
-        if (storage__copy_runs(storage))
-            return more;
-        /* Whatever else there is to do is not put off: deletes may come faster than they are saved. */
-        more |= storage__deletes_save(storage, now_ms);
-        if (job_choose(storage, now_ms) || storage__version_prepare(storage))
-            return true;
-        return storage__compact(storage, now_ms) || more;
+        return turn_take(storage, now_ms) || more;
     case PHASE_BEGIN:
         what = "begin";
         status = gather_start(storage, &detail);

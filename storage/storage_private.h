@@ -166,6 +166,24 @@ int storage__block_hides(struct storage_block *block, const struct tombstone_set
 /* Those of one ordinal; returns how many. */
 size_t storage__hides_of(const struct block_hides *hides, uint32_t ordinal, const struct span **spans_out);
 
+/* ---- Who waits for the maintaining thread (storage_request.c) ---- */
+
+struct storage_request {
+    struct storage_request *next;
+    void *context;
+    void (*cleaned)(void *context, int status); /* one of the two */
+    void (*copied)(void *context, int status, const char *name);
+};
+
+/* Puts a copy of it at the end of the list. Any thread. STATUS_NO_MEMORY. */
+int storage__request_put(struct storage *storage, struct storage_request **list,
+                         struct storage_request request);
+
+/* Takes the first; NULL: there is none. Free it by storage__request_end, which answers. The maintaining
+ * thread. */
+struct storage_request *storage__request_take(struct storage *storage, struct storage_request **list);
+void storage__request_end(struct storage_request *request, int status, const char *name);
+
 /* ---- Writing blocks anew without what was deleted (storage_clean.c) ---- */
 
 struct clean;
@@ -173,18 +191,13 @@ struct clean;
 /* A slice of it, if somebody asked. The maintaining thread, when no job is under way. True if there may be
  * more to do at once. */
 bool storage__clean_step(struct storage *storage, int64_t now_ms);
+bool storage__clean_runs(const struct storage *storage); /* has it begun a block? */
 void storage__clean_close(struct storage *storage);
 
 /* dir/name; the caller's (mem_free). NULL: out of memory. */
 char *storage__path_join(const char *dir, const char *name);
 
 /* ---- copies (storage_copy.c) ---- */
-
-struct copy_request {
-    void (*done)(void *context, int status, const char *name);
-    void *context;
-    struct copy_request *next;
-};
 
 /* The maintaining thread, while no other job is under way. While it has a job (storage__copy_runs) nothing
  * else may change the manifest or remove what it names. */
@@ -211,8 +224,8 @@ void storage__ballast_step(struct storage *storage, int64_t now_ms);
 
 struct scrub;
 
-/* A slice of it, if it is time. The maintaining thread. False: it never is in a hurry. */
-bool storage__scrub_step(struct storage *storage, int64_t now_ms);
+/* A slice of it, if it is time: it never is in a hurry. The maintaining thread. */
+void storage__scrub_step(struct storage *storage, int64_t now_ms);
 void storage__scrub_close(struct storage *storage);
 
 /* ---- Chunks of samples (storage_encode.c) ---- */
@@ -302,6 +315,7 @@ void storage__compaction_free(struct storage *storage);
 
 /* A slice of it. True if there was something to do. */
 bool storage__compact(struct storage *storage, int64_t now_ms);
+bool storage__compact_runs(const struct storage *storage); /* has it begun a merge? */
 
 /* Series that fell silent leave (storage_retire.c): a slice of it, if a pass is due. True if it did
  * something. The storage thread, between two groups. */
@@ -368,8 +382,8 @@ struct storage {
     unsigned versions_live;
     struct storage_block *dead;    /* to be closed */
     struct tombstone_set *deletes; /* those that blocks are read with; goes with `version` */
-    struct clean_request *clean_requests;
-    struct copy_request *copy_requests;
+    struct storage_request *clean_requests;
+    struct storage_request *copy_requests;
     struct storage_loss losses[LOSSES_MAX];
     atomic_size_t loss_count;
     atomic_uint_fast64_t deletes_queued; /* prepared and not ended */

@@ -103,13 +103,13 @@ static void block_end(struct storage *storage) {
     block_release(storage);
 }
 
-bool storage__scrub_step(struct storage *storage, int64_t now_ms) {
+void storage__scrub_step(struct storage *storage, int64_t now_ms) {
     const struct limits *limits = storage->options.limits;
     struct scrub *scrub = storage->scrub;
     if (scrub == NULL) {
         scrub = mem_zalloc(sizeof *scrub);
         if (scrub == NULL)
-            return false;
+            return;
         scrub->pass_at_ms = now_ms; /* opening checked the indexes: the first pass has time */
         storage->scrub = scrub;
     }
@@ -117,13 +117,13 @@ bool storage__scrub_step(struct storage *storage, int64_t now_ms) {
     if (!scrub->passing) {
         int64_t at_ms = scrub->pass_at_ms + (int64_t)limits->scrub_pass_ms;
         if (waits(now_ms, at_ms, (int64_t)limits->scrub_pass_ms))
-            return false;
+            return;
         scrub->passing = true;
         scrub->pass_at_ms = now_ms;
         scrub->done_id = 0;
     }
     if (waits(now_ms, scrub->next_at_ms, slice_ms > RETRY_MS ? slice_ms : RETRY_MS))
-        return false;
+        return;
     int status = STATUS_OK;
     struct error_detail detail = {0};
     if (scrub->block == NULL) {
@@ -143,5 +143,4 @@ bool storage__scrub_step(struct storage *storage, int64_t now_ms) {
         block_release(storage);
         scrub->next_at_ms = now_ms + RETRY_MS;
     }
-    return false; /* in no hurry */
 }

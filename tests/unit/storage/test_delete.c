@@ -586,11 +586,39 @@ static void test_stream(void **state) {
     fixture_close(&f);
 }
 
+/* Who asks for what was deleted to be cleaned out gets an answer, however many more deletes come. */
+static void test_clean_stream(void **state) {
+    (void)state;
+    struct fixture f;
+    int status = 1, rounds = 0;
+    open_small(&f);
+    f.limits.deletes_max = 100000;
+    const int64_t begin_ms = f.now_ms;
+    for (int window = 0; window < 2; window++) {
+        write_one(&f, 1, f.now_ms, 1);
+        write_one(&f, 2, f.now_ms, 1);
+        f.now_ms += 2 * WINDOW_MS;
+        fixture_maintain(&f);
+    }
+    assert_int_equal(delete_by(&f, MATCHER_EQUAL, "1", (struct span){INT64_MIN, INT64_MAX}), STATUS_OK);
+    assert_int_equal(storage_deletes_clean(f.storage, clean_set, &status), STATUS_OK);
+    for (; status == 1 && rounds < 1000; rounds++) {
+        assert_int_equal(
+            delete_by(&f, MATCHER_EQUAL, "7", (struct span){begin_ms - rounds, begin_ms + 9 * WINDOW_MS}),
+            STATUS_OK);
+        (void)storage_maintain(f.storage, f.now_ms);
+    }
+    assert_int_equal(status, STATUS_OK);
+    assert_int_equal(metric_get(METRIC_blocks_cleaned), 2);
+    assert_in_range(rounds, 4, 40);
+    fixture_close(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_spans),  cmocka_unit_test(test_hidden), cmocka_unit_test(test_payload),
         cmocka_unit_test(test_stream), cmocka_unit_test(test_again),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_random), cmocka_unit_test(test_slices),
+        cmocka_unit_test(test_random), cmocka_unit_test(test_slices), cmocka_unit_test(test_clean_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -286,11 +286,38 @@ static void test_chunklog_damaged(void **state) {
     fixture_close(&f);
 }
 
+/* A snapshot that always is due does not put off cutting, nor a copy that somebody asked for. */
+static void copied(void *context, int status, const char *name) {
+    (void)name;
+    *(int *)context = status;
+}
+
+static void test_snapshot_stream(void **state) {
+    (void)state;
+    struct fixture f;
+    int status = 1;
+    open_small(&f);
+    write_one(&f, 1, f.now_ms, 1);
+    fixture_maintain(&f);
+    f.limits.snapshot_samples_max = 1;
+    f.now_ms += (int64_t)(2 * f.limits.window_ms + f.limits.window_grace_ms);
+    assert_int_equal(storage_copy(f.storage, copied, &status), STATUS_OK);
+    while ((metric_get(METRIC_blocks_cut) == 0 || status == 1) && metric_get(METRIC_snapshots) < 100) {
+        write_one(&f, 1, f.now_ms++, 1);
+        (void)storage_maintain(f.storage, f.now_ms);
+    }
+    assert_int_equal(status, STATUS_OK);
+    assert_int_equal(metric_get(METRIC_blocks_cut), 1);
+    assert_in_range(metric_get(METRIC_snapshots), 1, 4);
+    fixture_close(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot_restart),  cmocka_unit_test(test_snapshot_damaged),
         cmocka_unit_test(test_snapshots_damaged), cmocka_unit_test(test_snapshot_due),
         cmocka_unit_test(test_snapshot_labels),   cmocka_unit_test(test_chunklog_damaged),
+        cmocka_unit_test(test_snapshot_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

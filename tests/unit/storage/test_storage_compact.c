@@ -176,6 +176,29 @@ static void test_late(void **state) {
     fixture_close(&f);
 }
 
+/* Late samples that always make another block due do not put off merging. */
+static void test_late_stream(void **state) {
+    (void)state;
+    struct fixture f;
+    struct rand rand;
+    rand_init(&rand, 8);
+    open_small(&f);
+    f.limits.late_bytes_max = 1;
+    for (int round = 0; round < 10; round++) {
+        scrape(&f, &rand);
+        f.now_ms += WINDOW_MS;
+    }
+    f.now_ms += 5 * WINDOW_MS;
+    while (metric_get(METRIC_compactions) < 3 && metric_get(METRIC_blocks_late) < 200) {
+        late(&f, &rand, 12 * WINDOW_MS);
+        (void)storage_maintain(f.storage, f.now_ms);
+    }
+    assert_true(metric_get(METRIC_compactions) >= 3);
+    assert_in_range(metric_get(METRIC_blocks_late), 3, 60);
+    check(&f);
+    fixture_close(&f);
+}
+
 /* A damaged block is not merged away: what is missing is told of as long as the block is there. */
 static void test_damage(void **state) {
     (void)state;
@@ -375,6 +398,7 @@ int main(void) {
         cmocka_unit_test(test_levels),         cmocka_unit_test(test_late),
         cmocka_unit_test(test_damage),         cmocka_unit_test(test_retention),
         cmocka_unit_test(test_held_selection), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_late_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
