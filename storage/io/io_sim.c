@@ -312,8 +312,10 @@ static int sim_op_map(struct io *io, struct io_file *file, uint64_t offset, size
     enum verdict verdict = operation_begin(sim, sim->faults.read_error);
     if (!operation_end(sim, verdict))
         return -EIO;
-    uint8_t *copy = calloc(1, len);
+    size_t pages = (len / 4096 + 1) * 4096;
+    uint8_t *copy = aligned_alloc(4096, pages); /* as a mapping is */
     ASSERT(copy != NULL);
+    memset(copy, 0, pages);
     sim_file_read(file->backend, offset, copy, len);
     sim->maps++;
     *out = copy;
