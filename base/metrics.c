@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/json_text.h"
+
 enum kind { KIND_COUNTER, KIND_GAUGE, KIND_HISTOGRAM };
 
 struct row {
@@ -98,10 +100,6 @@ static void histogram_print(struct buf *buf, size_t id) {
                (unsigned long long)count);
 }
 
-static void process_row(struct buf *buf, const char *name, const char *type, const char *help, double value) {
-    buf_printf(buf, "# HELP %s %s\n# TYPE %s %s\n%s %.17g\n", name, help, name, type, name, value);
-}
-
 static double resident_bytes(void) {
     FILE *file = fopen("/proc/self/statm", "re");
     if (file == NULL)
@@ -147,22 +145,39 @@ static double start_seconds(void) {
     return boot_at + (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
-static void process_print(struct buf *buf) {
+struct process_row {
+    const char *name;
+    enum kind kind;
+    const char *help;
+    double value;
+};
+#define PROCESS_ROWS 4
+
+static void process_rows(struct process_row out[PROCESS_ROWS]) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     double cpu = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
                  (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-    process_row(buf, "process_cpu_seconds_total", "counter", "CPU time, user and system.", cpu);
-    process_row(buf, "process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes());
-    process_row(buf, "process_open_fds", "gauge", "Open file descriptors.", open_descriptors());
-    process_row(buf, "process_start_time_seconds", "gauge", "Unix time of the start.", start_seconds());
+    out[0] =
+        (struct process_row){"process_cpu_seconds_total", KIND_COUNTER, "CPU time, user and system.", cpu};
+    out[1] = (struct process_row){"process_resident_memory_bytes", KIND_GAUGE, "Resident memory.",
+                                  resident_bytes()};
+    out[2] =
+        (struct process_row){"process_open_fds", KIND_GAUGE, "Open file descriptors.", open_descriptors()};
+    out[3] = (struct process_row){"process_start_time_seconds", KIND_GAUGE, "Unix time of the start.",
+                                  start_seconds()};
+}
+
+static const char *const types[] = {"counter", "gauge", "histogram"};
+
+static bool is_first_of_name(size_t id) {
+    return id == 0 || strcmp(rows[id - 1].name, rows[id].name) != 0;
 }
 
 void metrics_print(struct buf *buf) {
-    static const char *const types[] = {"counter", "gauge", "histogram"};
     for (size_t id = 0; id < METRIC_COUNT; id++) {
         const struct row *row = &rows[id];
-        if (id == 0 || strcmp(rows[id - 1].name, row->name) != 0)
+        if (is_first_of_name(id))
             buf_printf(buf, "# HELP %s %s\n# TYPE %s %s\n", row->name, row->help, row->name,
                        types[row->kind]);
         if (row->kind == KIND_HISTOGRAM) {
@@ -178,5 +193,77 @@ void metrics_print(struct buf *buf) {
                "# HELP tidalite_build_info The version that runs.\n# TYPE tidalite_build_info gauge\n"
                "tidalite_build_info{version=\"%s\"} 1\n",
                TIDALITE_VERSION);
-    process_print(buf);
+    struct process_row process[PROCESS_ROWS];
+    process_rows(process);
+    for (size_t i = 0; i < PROCESS_ROWS; i++)
+        buf_printf(buf, "# HELP %s %s\n# TYPE %s %s\n%s %.17g\n", process[i].name, process[i].help,
+                   process[i].name, types[process[i].kind], process[i].name, process[i].value);
+}
+
+/* ---- As JSON --------------------------------------------------------------------------------------------
+ */
+
+static const char *const types_json[] = {"COUNTER", "GAUGE", "HISTOGRAM"};
+static const char *const members[] = {"counter", "gauge", "histogram"};
+
+/* Labels as they stand in metrics.def: at most one, a="b" without escapes. */
+static void labels_json(struct buf *buf, const char *labels) {
+    const char *equal = strchr(labels, '=');
+    if (equal != NULL)
+        buf_printf(buf, "\"label\":[{\"name\":\"%.*s\",\"value\":%s}],", (int)(equal - labels), labels,
+                   equal + 1);
+}
+
+static void histogram_json(struct buf *buf, size_t id) {
+    uint64_t counts[BOUND_COUNT + 1], count = 0;
+    for (size_t i = 0; i <= BOUND_COUNT; i++)
+        counts[i] = count += atomic_load_explicit(&histograms[id].buckets[i], memory_order_relaxed);
+    double sum = (double)atomic_load_explicit(&histograms[id].sum_ns, memory_order_relaxed) / 1e9;
+    buf_printf(buf, "{\"sampleCount\":\"%llu\",\"sampleSum\":%.9f,\"bucket\":[", (unsigned long long)count,
+               sum);
+    for (size_t i = 0; i <= BOUND_COUNT; i++)
+        buf_printf(buf, "%s{\"cumulativeCount\":\"%llu\",\"upperBound\":%s}", i > 0 ? "," : "",
+                   (unsigned long long)counts[i], i < BOUND_COUNT ? bounds[i].le : "\"Infinity\"");
+    buf_append_str(buf, "]}");
+}
+
+static void family_begin(struct buf *buf, const char *name, const char *help, enum kind kind) {
+    buf_printf(buf, "%s{\"name\":\"%s\",\"help\":", buf->data[buf->len - 1] == '[' ? "" : ",", name);
+    json_string_append(buf, slice_str(help), JSON_PLAIN);
+    buf_printf(buf, ",\"type\":\"%s\",\"metric\":[", types_json[kind]);
+}
+
+void metrics_json_print(bool (*wanted)(const void *context, const char *name), const void *context,
+                        struct buf *buf) {
+    buf_append_byte(buf, '[');
+    if (buf->failed)
+        return;
+    for (size_t id = 0; id < METRIC_COUNT; id++) {
+        const struct row *row = &rows[id];
+        if (wanted != NULL && !wanted(context, row->name))
+            continue;
+        if (is_first_of_name(id))
+            family_begin(buf, row->name, row->help, row->kind);
+        else
+            buf_append_byte(buf, ',');
+        buf_append_byte(buf, '{');
+        labels_json(buf, row->labels);
+        buf_printf(buf, "\"%s\":", members[row->kind]);
+        if (row->kind == KIND_HISTOGRAM)
+            histogram_json(buf, id);
+        else
+            buf_printf(buf, "{\"value\":%llu}", (unsigned long long)metric_get((enum metric_id)id));
+        buf_append_byte(buf, '}');
+        if (id + 1 == METRIC_COUNT || is_first_of_name(id + 1))
+            buf_append_str(buf, "]}");
+    }
+    struct process_row process[PROCESS_ROWS];
+    process_rows(process);
+    for (size_t i = 0; i < PROCESS_ROWS; i++) {
+        if (wanted != NULL && !wanted(context, process[i].name))
+            continue;
+        family_begin(buf, process[i].name, process[i].help, process[i].kind);
+        buf_printf(buf, "{\"%s\":{\"value\":%.17g}}]}", members[process[i].kind], process[i].value);
+    }
+    buf_append_byte(buf, ']');
 }

@@ -3,6 +3,7 @@
 #ifndef TIDALITE_BASE_METRICS_H
 #define TIDALITE_BASE_METRICS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/buf.h"
@@ -34,5 +35,10 @@ void metrics_reset(void);
  * (process_resident_memory_bytes, process_cpu_seconds_total, process_open_fds, process_start_time_seconds).
  */
 void metrics_print(struct buf *buf);
+
+/* Appends those that `wanted` (NULL: all) says yes to as a JSON array of io.prometheus.client.MetricFamily.
+ */
+void metrics_json_print(bool (*wanted)(const void *context, const char *name), const void *context,
+                        struct buf *buf);
 
 #endif

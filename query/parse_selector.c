@@ -185,18 +185,11 @@ int query_selector_parse(struct slice text, const struct limits *limits, struct 
         parser_unexpected(&parser, "", "");
     status = parser.status;
     if (status >= 0) {
-        bool not_empty = false;
-        for (size_t i = 0; i < ast->selector.matcher_count; i++)
-            not_empty = not_empty || !matcher_match(&ast->selector.matchers[i], slice_of(NULL, 0));
-        if (!not_empty) {
-            error->type = QUERY_ERROR_BAD_DATA;
-            snprintf(error->text, sizeof error->text, "match[] must contain at least one non-empty matcher");
-            status = STATUS_BAD_QUERY;
-        }
-    }
-    if (status >= 0) {
         out->matchers = ast->selector.matchers;
         out->count = ast->selector.matcher_count;
+        out->empty_ok = true;
+        for (size_t i = 0; i < out->count; i++)
+            out->empty_ok = out->empty_ok && matcher_match(&out->matchers[i], slice_of(NULL, 0));
         mem_free(parser.regexes.items); /* each is reachable through its matcher */
         return STATUS_OK;
     }

@@ -103,15 +103,23 @@ int query_tree_json(struct slice text, const struct limits *limits, struct query
                     struct buf *out);
 
 /* Parses a series selector (as in match[]): matchers into `arena`, patterns compiled. The matchers stay valid
- * until selector_release (patterns hold memory outside the arena). BAD_QUERY with *error, also when every
- * matcher can match the empty string. */
+ * until selector_release (patterns hold memory outside the arena). BAD_QUERY with *error. */
 struct query_selector {
     struct matcher *matchers;
     size_t count;
+    bool empty_ok; /* the empty string satisfies every matcher: the selector takes series that have none of
+                      the labels it names, which most callers refuse */
 };
 int query_selector_parse(struct slice text, const struct limits *limits, struct arena *arena,
                          struct query_error *error, struct query_selector *out);
 void query_selector_release(struct query_selector *selector);
+
+/* The functions that the language has, by name; static. */
+struct query_function {
+    const char *name;
+    bool there; /* false: known, and answered with "not supported yet" */
+};
+const struct query_function *query_functions(size_t *count_out);
 
 /* RE2 for matchers that storage keeps as text: storage_options.compiler. */
 const struct matcher_compiler *query_matcher_compiler(void);

@@ -224,8 +224,6 @@ bool query_time_parse(struct slice text, int64_t *ms_out) {
         double whole;
         double fraction = round(modf(seconds, &whole) * 1000) / 1000;
         double ms = whole * 1000 + round(fraction * 1000);
-        if (ms > (double)TIME_MAX_MS * 1000 || ms < (double)TIME_MIN_MS * 1000)
-            return false;
         *ms_out = ms > (double)TIME_MAX_MS   ? TIME_MAX_MS
                   : ms < (double)TIME_MIN_MS ? TIME_MIN_MS
                                              : (int64_t)ms;

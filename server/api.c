@@ -103,6 +103,13 @@ void api_success_end(struct buf *out, const char *const *warnings, size_t warnin
     buf_append_byte(out, '}');
 }
 
+void api_send_data(struct exchange *exchange, const char *data) {
+    api_success_begin(exchange);
+    buf_append_str(&exchange->out, data);
+    api_success_end(&exchange->out, NULL, 0, NULL, 0);
+    exchange_send(exchange);
+}
+
 bool api_params(struct exchange *exchange, struct params *params) {
     struct error_detail detail = {{0}};
     int status = STATUS_OK;

@@ -7,6 +7,10 @@
 #include "query/query.h"
 #include "server/http.h"
 
+/* Go's minTime and maxTime of the API as milliseconds, inside what sums of a few can bear: everything. */
+#define API_TIME_MIN_MS (INT64_MIN / 2)
+#define API_TIME_MAX_MS (INT64_MAX / 2)
+
 /* Finds the request's route and calls its handler, or answers 404, 405, OPTIONS, 503 before the server is
  * ready. On the loop, once per request. */
 void api_dispatch(struct exchange *exchange);
@@ -44,6 +48,18 @@ bool api_time(struct exchange *exchange, const struct params *params, const char
 
 /* The limit parameter; absent is 0, which means none. */
 bool api_limit(struct exchange *exchange, const struct params *params, size_t *out);
+
+/* The texts of the match[] parameters, in the exchange's arena. On failure (together they are longer than
+ * limits.selector_bytes_max) the answer is filled in. */
+bool api_match(struct exchange *exchange, const struct params *params, struct slice **texts, size_t *count);
+
+/* One of them as a selector; with `empty_refused` only if it asks for something. On failure the answer is
+ * filled in; it names `parameter` unless that is "". */
+int api_selector_parse(struct exchange *exchange, struct slice text, const char *parameter,
+                       bool empty_refused, struct query_selector *selector);
+
+/* Fills in a success with `data`, JSON, and sends it. */
+void api_send_data(struct exchange *exchange, const char *data);
 
 /* Hands the exchange to a worker that calls `run`, which fills in the answer; it is sent afterwards. 503 if
  * the queue is full. */

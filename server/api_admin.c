@@ -5,9 +5,6 @@
 
 #include "server/api.h"
 
-#define TIME_MIN_MS (INT64_MIN / 2)
-#define TIME_MAX_MS (INT64_MAX / 2)
-
 struct delete_context {
     struct slice *match;
     size_t match_count;
@@ -52,14 +49,8 @@ static void delete_done(void *argument, struct storage_write *write) {
 static int selectors_parse(struct exchange *exchange, struct delete_selector *out) {
     struct delete_context *context = exchange->context;
     for (size_t i = 0; i < context->match_count; i++) {
-        struct query_error error = {.type = QUERY_ERROR_NONE};
         struct query_selector *selector = &context->selectors[i];
-        int status = query_selector_parse(context->match[i], &exchange->server->config->limits,
-                                          &exchange->arena, &error, selector);
-        if (status == STATUS_NO_MEMORY)
-            api_error_status(exchange, status);
-        else if (status < 0)
-            api_error(exchange, "bad_data", "invalid parameter \"match[]\": %s", error.text);
+        int status = api_selector_parse(exchange, context->match[i], "match[]", true, selector);
         if (status < 0)
             return status;
         context->selector_count++;
@@ -113,21 +104,19 @@ static struct delete_context *delete_prepare(struct exchange *exchange) {
     if (!admin_enabled(exchange) || !api_params(exchange, &params))
         return NULL;
     struct delete_context *context = ARENA_NEW(&exchange->arena, struct delete_context);
-    struct slice *match = ARENA_ARRAY(&exchange->arena, struct slice, params.count + 1);
-    if (context == NULL || match == NULL) {
+    if (context == NULL) {
         api_error_status(exchange, STATUS_NO_MEMORY);
         return NULL;
     }
-    *context = (struct delete_context){.match = match};
-    for (size_t i = 0; i < params.count; i++)
-        if (slice_equal(params.items[i].name, slice_str("match[]")))
-            match[context->match_count++] = params.items[i].value;
+    *context = (struct delete_context){0};
+    if (!api_match(exchange, &params, &context->match, &context->match_count))
+        return NULL;
     if (context->match_count == 0) {
         api_error(exchange, "bad_data", "no match[] parameter provided");
         return NULL;
     }
-    if (!api_time(exchange, &params, "start", TIME_MIN_MS, &context->start_ms) ||
-        !api_time(exchange, &params, "end", TIME_MAX_MS, &context->end_ms))
+    if (!api_time(exchange, &params, "start", API_TIME_MIN_MS, &context->start_ms) ||
+        !api_time(exchange, &params, "end", API_TIME_MAX_MS, &context->end_ms))
         return NULL;
     return context;
 }
@@ -174,25 +163,15 @@ static void snapshot_done(void *argument, int status, const char *name) {
     exchange_post(exchange);
 }
 
-/* As Go reads a boolean: 0, 1, or -1. */
-static int boolean_of(struct slice text) {
-    static const char *const texts[] = {"0", "f", "F", "false", "False", "FALSE",
-                                        "1", "t", "T", "true",  "True",  "TRUE"};
-    for (int i = 0; i < 12; i++)
-        if (slice_equal(text, slice_str(texts[i])))
-            return i >= 6;
-    return -1;
-}
-
 static bool snapshot_params(struct exchange *exchange) {
     struct params params;
     if (!admin_enabled(exchange) || !api_params(exchange, &params))
         return false;
     struct slice text = params_get(&params, "skip_head");
-    int skip = text.len == 0 ? 0 : boolean_of(text);
-    if (skip == 0)
+    bool skip = false, is_boolean = text.len == 0 || boolean_parse(text, &skip);
+    if (is_boolean && !skip)
         return true;
-    if (skip == 1)
+    if (is_boolean)
         api_error(exchange, "bad_data",
                   "invalid parameter \"skip_head\": a snapshot without the head is not supported");
     else

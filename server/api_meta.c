@@ -1,4 +1,4 @@
-/* api_meta.c: labels, label values, series, and everything that says what this server is and how it is. */
+/* api_meta.c: labels, label values, series, metadata: what there is to ask for. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +12,6 @@
 #include "server/api.h"
 
 #define TEXT_TRUNCATED "results truncated due to limit"
-
-/* Go's minTime and maxTime of the API as milliseconds: everything. */
-#define TIME_ALL_MIN_MS (INT64_MIN / 2)
-#define TIME_ALL_MAX_MS (INT64_MAX / 2)
 
 static const char *const truncated_warning[] = {TEXT_TRUNCATED};
 
@@ -50,47 +46,26 @@ struct meta_context {
     bool truncated;
 };
 
-static struct meta_context *meta_prepare(struct exchange *exchange) {
+static struct meta_context *meta_prepare(struct exchange *exchange, bool needs_match) {
     struct params params;
     struct meta_context *context = ARENA_NEW(&exchange->arena, struct meta_context);
     if (context == NULL) {
         api_error_status(exchange, STATUS_NO_MEMORY);
         return NULL;
     }
-    if (!api_params(exchange, &params) || !api_limit(exchange, &params, &context->limit) ||
-        !api_time(exchange, &params, "start", TIME_ALL_MIN_MS, &context->start_ms) ||
-        !api_time(exchange, &params, "end", TIME_ALL_MAX_MS, &context->end_ms))
+    if (!api_params(exchange, &params) ||
+        !api_match(exchange, &params, &context->match, &context->match_count))
         return NULL;
-    size_t bytes = 0;
-    context->match = ARENA_ARRAY(&exchange->arena, struct slice, params.count + 1);
-    if (context->match == NULL) {
-        api_error_status(exchange, STATUS_NO_MEMORY);
+    if (needs_match && context->match_count == 0) {
+        api_error(exchange, "bad_data", "no match[] parameter provided");
         return NULL;
     }
-    for (size_t i = 0; i < params.count; i++) {
-        if (!slice_equal(params.items[i].name, slice_str("match[]")))
-            continue;
-        context->match[context->match_count++] = params.items[i].value;
-        bytes += params.items[i].value.len;
-    }
-    if (bytes > exchange->server->config->limits.selector_bytes_max) {
-        api_error(exchange, "bad_data", "invalid parameter \"match[]\": longer than %llu bytes",
-                  (unsigned long long)exchange->server->config->limits.selector_bytes_max);
+    if (!api_limit(exchange, &params, &context->limit) ||
+        !api_time(exchange, &params, "start", API_TIME_MIN_MS, &context->start_ms) ||
+        !api_time(exchange, &params, "end", API_TIME_MAX_MS, &context->end_ms))
         return NULL;
-    }
     exchange->context = context;
     return context;
-}
-
-static int selector_parse(struct exchange *exchange, struct slice text, struct query_selector *selector) {
-    struct query_error error = {.type = QUERY_ERROR_NONE};
-    int status =
-        query_selector_parse(text, &exchange->server->config->limits, &exchange->arena, &error, selector);
-    if (status == STATUS_NO_MEMORY)
-        api_error_status(exchange, status);
-    else if (status < 0)
-        api_error(exchange, "bad_data", "invalid parameter \"match[]\": %s", error.text);
-    return status;
 }
 
 /* ---- Labels and label values ----------------------------------------------------------------------------
@@ -122,7 +97,7 @@ static int names_merge(struct exchange *exchange, struct slice **names_out, size
         struct slice *names;
         size_t name_count;
         bool truncated;
-        TRY(selector_parse(exchange, context->match[i], &selector));
+        TRY(api_selector_parse(exchange, context->match[i], "", true, &selector));
         status = names_read(exchange, selector.matchers, selector.count, 0, &names, &name_count, &truncated);
         query_selector_release(&selector);
         if (status < 0) {
@@ -166,7 +141,7 @@ static int names_collect(struct exchange *exchange, struct slice **names, size_t
         return STATUS_OK;
     }
     if (context->match_count == 1)
-        TRY(selector_parse(exchange, context->match[0], &selector));
+        TRY(api_selector_parse(exchange, context->match[0], "", true, &selector));
     status = names_read(exchange, selector.matchers, selector.count, context->limit, names, count, truncated);
     if (context->match_count == 1)
         query_selector_release(&selector);
@@ -196,7 +171,7 @@ static void names_work(struct job *job) {
 }
 
 void api_labels(struct exchange *exchange) {
-    if (meta_prepare(exchange) == NULL)
+    if (meta_prepare(exchange, false) == NULL)
         exchange_send(exchange);
     else
         api_work(exchange, names_work);
@@ -218,7 +193,7 @@ void api_label_values(struct exchange *exchange) {
         exchange_send(exchange);
         return;
     }
-    struct meta_context *context = meta_prepare(exchange);
+    struct meta_context *context = meta_prepare(exchange, false);
     if (context == NULL) {
         exchange_send(exchange);
         return;
@@ -281,7 +256,7 @@ static int series_collect(struct exchange *exchange) {
     }
     for (size_t i = 0; i < context->match_count; i++) {
         struct query_selector selector;
-        if ((status = selector_parse(exchange, context->match[i], &selector)) < 0)
+        if ((status = api_selector_parse(exchange, context->match[i], "match[]", true, &selector)) < 0)
             return status;
         struct storage_selection *selection;
         status = storage_select(exchange->server->storage, selector.matchers, selector.count,
@@ -346,12 +321,7 @@ static void series_work(struct job *job) {
 }
 
 void api_series(struct exchange *exchange) {
-    struct meta_context *context = meta_prepare(exchange);
-    if (context != NULL && context->match_count == 0) {
-        api_error(exchange, "bad_data", "no match[] parameter provided");
-        context = NULL;
-    }
-    if (context == NULL) {
+    if (meta_prepare(exchange, true) == NULL) {
         exchange_send(exchange);
         return;
     }
@@ -359,162 +329,9 @@ void api_series(struct exchange *exchange) {
     api_work(exchange, series_work);
 }
 
-/* ---- Fixed and simple answers ---------------------------------------------------------------------------
+/* ---- Metadata -------------------------------------------------------------------------------------------
  */
 
-static void send_data(struct exchange *exchange, const char *data) {
-    api_success_begin(exchange);
-    buf_append_str(&exchange->out, data);
-    success_finish(exchange, false);
-    exchange_send(exchange);
-}
-
 void api_metadata(struct exchange *exchange) {
-    send_data(exchange, "{}");
-}
-
-void api_rules(struct exchange *exchange) {
-    send_data(exchange, "{\"groups\":[]}");
-}
-
-void api_alerts(struct exchange *exchange) {
-    send_data(exchange, "{\"alerts\":[]}");
-}
-
-void api_targets(struct exchange *exchange) {
-    send_data(exchange, "{\"activeTargets\":[],\"droppedTargets\":[],\"droppedTargetCounts\":{}}");
-}
-
-void api_alertmanagers(struct exchange *exchange) {
-    send_data(exchange, "{\"activeAlertmanagers\":[],\"droppedAlertmanagers\":[]}");
-}
-
-/* Grafana asks once with the times in milliseconds and turns exemplars off unless the answer is a success. */
-void api_query_exemplars(struct exchange *exchange) {
-    struct params params;
-    int64_t start_ms, end_ms;
-    if (!api_params(exchange, &params) || !api_time(exchange, &params, "start", TIME_ALL_MIN_MS, &start_ms) ||
-        !api_time(exchange, &params, "end", TIME_ALL_MAX_MS, &end_ms)) {
-        exchange_send(exchange);
-        return;
-    }
-    if (end_ms < start_ms) {
-        api_error(exchange, "bad_data", "end timestamp must not be before start timestamp");
-        exchange_send(exchange);
-        return;
-    }
-    send_data(exchange, "[]");
-}
-
-/* `version` is the Prometheus whose API this is: Grafana decides by it what to ask. Ours is in runtimeinfo.
- * No `features`: Grafana takes a server that has it for another product. */
-void api_status_buildinfo(struct exchange *exchange) {
-    send_data(exchange, "{\"version\":\"3.14.0\",\"revision\":\"tidalite-" TIDALITE_VERSION
-                        "\",\"branch\":\"\",\"buildUser\":\"\",\"buildDate\":\"\",\"goVersion\":\"\"}");
-}
-
-static void time_append(struct buf *out, const char *key, int64_t time_ms) {
-    char text[40];
-    struct tm parts;
-    time_t seconds = (time_t)(time_ms / 1000);
-    gmtime_r(&seconds, &parts);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-    buf_printf(out, "\"%s\":\"%s\"", key, text);
-}
-
-void api_status_runtimeinfo(struct exchange *exchange) {
-    struct server *server = exchange->server;
-    struct buf *out = &exchange->out;
-    struct storage_status status;
-    char text[4096];
-    storage_status(server->storage, &status);
-    api_success_begin(exchange);
-    buf_append_byte(out, '{');
-    time_append(out, "startTime", server->started_ms);
-    buf_append_str(out, ",\"CWD\":");
-    json_string_append(out, slice_str(getcwd(text, sizeof text) != NULL ? text : ""), JSON_HTML);
-    buf_append_str(out, ",\"hostname\":");
-    if (gethostname(text, sizeof text) != 0)
-        text[0] = 0;
-    text[sizeof text - 1] = 0;
-    json_string_append(out, slice_str(text), JSON_HTML);
-    buf_append_byte(out, ',');
-    time_append(out, "serverTime", clock_wall_ms(server->clock));
-    buf_printf(
-        out,
-        ",\"reloadConfigSuccess\":true,\"lastConfigTime\":\"1970-01-01T00:00:00Z\",\"corruptionCount\":%llu,"
-        "\"goroutineCount\":0,\"GOMAXPROCS\":%zu,\"GOMEMLIMIT\":0,\"GOGC\":\"\",\"GODEBUG\":\"\","
-        "\"storageRetention\":\"\",\"tidaliteVersion\":\"" TIDALITE_VERSION
-        "\",\"io\":\"%s\",\"logWritable\":%s,\"logSegments\":%llu,\"logBytes\":%llu,\"replayMilliseconds\":%"
-        "llu}",
-        (unsigned long long)metric_get(METRIC_wal_replay_corrupt_frames), server->loop_count, status.io_name,
-        status.writable ? "true" : "false", (unsigned long long)status.log_segments,
-        (unsigned long long)status.log_bytes, (unsigned long long)status.replay_ms);
-    success_finish(exchange, false);
-    exchange_send(exchange);
-}
-
-static void flag_append(void *context, const char *flag, const char *value) {
-    struct buf *out = context;
-    if (out->data[out->len - 1] != '{')
-        buf_append_byte(out, ',');
-    json_string_append(out, slice_str(flag), JSON_HTML);
-    buf_append_byte(out, ':');
-    json_string_append(out, slice_str(value), JSON_HTML);
-}
-
-void api_status_flags(struct exchange *exchange) {
-    api_success_begin(exchange);
-    buf_append_byte(&exchange->out, '{');
-    if (!exchange->out.failed)
-        config_each(exchange->server->config, flag_append, &exchange->out);
-    buf_append_byte(&exchange->out, '}');
-    success_finish(exchange, false);
-    exchange_send(exchange);
-}
-
-void api_status_limits(struct exchange *exchange) {
-    struct buf *out = &exchange->out;
-    uint64_t count;
-    const struct limit_info *infos = limits_info(&count);
-    api_success_begin(exchange);
-    buf_append_byte(out, '[');
-    for (uint64_t i = 0; i < count; i++) {
-        uint64_t value;
-        memcpy(&value, (const char *)&exchange->server->config->limits + infos[i].offset, sizeof value);
-        buf_printf(
-            out,
-            "%s{\"name\":\"%s\",\"value\":%llu,\"default\":%llu,\"unit\":\"%s\",\"flag\":\"%s\",\"answer\":",
-            i > 0 ? "," : "", infos[i].name, (unsigned long long)value,
-            (unsigned long long)infos[i].value_default, infos[i].unit, infos[i].flag);
-        json_string_append(out, slice_str(infos[i].answer), JSON_HTML);
-        buf_append_byte(out, '}');
-    }
-    buf_append_byte(out, ']');
-    success_finish(exchange, false);
-    exchange_send(exchange);
-}
-
-void api_healthy(struct exchange *exchange) {
-    exchange_text(exchange, 200, "Prometheus Server is Healthy.");
-    exchange_send(exchange);
-}
-
-void api_ready(struct exchange *exchange) {
-    if (atomic_load(&exchange->server->ready))
-        exchange_text(exchange, 200, "Prometheus Server is Ready.");
-    else
-        exchange_text(exchange, 503, "Service Unavailable");
-    exchange_send(exchange);
-}
-
-void api_metrics(struct exchange *exchange) {
-    exchange->code = 200;
-    exchange->type = "text/plain; version=0.0.4; charset=utf-8";
-    if (atomic_load(&exchange->server->ready)) {
-        struct storage_memory memory; /* sets gauges */
-        storage_memory(exchange->server->storage, &memory);
-    }
-    metrics_print(&exchange->out);
-    exchange_send(exchange);
+    api_send_data(exchange, "{}");
 }

@@ -2,7 +2,9 @@
  * worker, which also makes the first slice of the answer; the loop makes the others as the client takes them.
  */
 #include <stdio.h>
+#include <string.h>
 
+#include "base/assert.h"
 #include "base/float_text.h"
 #include "base/metrics.h"
 #include "server/api.h"
@@ -10,6 +12,8 @@
 #define TEXT_POINTS_MAX                                                                                      \
     "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution "      \
     "(?step=XX)"
+
+#define WARNINGS_MAX 12 /* of a query: ten, how many more there are, and that the result was cut */
 
 /* Lives in the exchange's arena. */
 struct query_context {
@@ -19,6 +23,7 @@ struct query_context {
     uint64_t queued_ns;
     uint64_t queue_ns; /* how long it waited */
     bool stats;
+    const char *stats_warning; /* NULL: none */
 };
 
 /* ---- The answer -----------------------------------------------------------------------------------------
@@ -63,8 +68,15 @@ static bool slice_append(struct query_context *context, struct buf *out) {
         buf_append_byte(out, '}');
     }
     const char *const *warnings, *const *infos;
+    const char *all[WARNINGS_MAX + 1];
     size_t warning_count = query_result_warnings(context->result, &warnings);
     size_t info_count = query_result_infos(context->result, &infos);
+    if (context->stats_warning != NULL) {
+        ASSERT(warning_count <= WARNINGS_MAX);
+        memcpy(all, warnings, warning_count * sizeof *all);
+        all[warning_count++] = context->stats_warning;
+        warnings = all;
+    }
     api_success_end(out, warnings, warning_count, infos, info_count);
     return false;
 }
@@ -174,6 +186,21 @@ static bool range_params(struct exchange *exchange, const struct params *params,
     return true;
 }
 
+static bool stats_warning_make(struct exchange *exchange, struct slice value, struct query_context *context) {
+    static const char text[] =
+        "value \"%.*s\" for parameter \"stats\" is deprecated and will be rejected in the "
+        "next major release, use \"true\" or \"all\"";
+    size_t bytes = sizeof text + value.len;
+    char *made = arena_alloc_bytes(&exchange->arena, bytes);
+    if (made == NULL) {
+        api_error_status(exchange, STATUS_NO_MEMORY);
+        return false;
+    }
+    snprintf(made, bytes, text, SLICE_ARGS(value));
+    context->stats_warning = made;
+    return true;
+}
+
 /* What both have: limit, timeout, lookback_delta, stats, query; in the order in which Prometheus looks at
  * them. */
 static bool common_params(struct exchange *exchange, const struct params *params,
@@ -205,6 +232,9 @@ static bool common_params(struct exchange *exchange, const struct params *params
     struct slice stats = params_get(params, "stats");
     context->stats = stats.len > 0;
     request->step_stats = slice_equal(stats, slice_str("all"));
+    if (context->stats && !request->step_stats && !slice_equal(stats, slice_str("true")) &&
+        !stats_warning_make(exchange, stats, context))
+        return false;
     request->text = params_get(params, "query");
     if (request->text.len > limits->query_text_bytes_max) {
         api_error(exchange, "bad_data",

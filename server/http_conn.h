@@ -68,6 +68,7 @@ struct connection {
     char chunk_head[20];
     z_stream zip;
     bool zip_open;
+    const char *zip_encoding; /* as in Content-Encoding */
     bool reply_chunked;
     bool reply_more; /* `more` has more to say */
     bool close_after;

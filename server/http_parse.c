@@ -243,6 +243,18 @@ bool integer_parse(struct slice text, int64_t *out, bool *range_out) {
     return true;
 }
 
+bool boolean_parse(struct slice text, bool *out) {
+    static const char *const texts[] = {"0", "f", "F", "false", "False", "FALSE",
+                                        "1", "t", "T", "true",  "True",  "TRUE"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        if (slice_equal(text, slice_str(texts[i]))) {
+            *out = i >= sizeof texts / sizeof texts[0] / 2;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- Header values --------------------------------------------------------------------------------------
  */
 

@@ -71,6 +71,9 @@ struct slice params_get(const struct params *params, const char *name);
  * fit. */
 bool integer_parse(struct slice text, int64_t *out, bool *range_out);
 
+/* A boolean as Go's strconv.ParseBool takes it. */
+bool boolean_parse(struct slice text, bool *out);
+
 /* Does a comma-separated header (Accept-Encoding) offer `token`, and not with q=0? */
 bool header_offers(struct slice value, const char *token);
 

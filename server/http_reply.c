@@ -15,7 +15,8 @@
 
 #define ZIP_BYTES_MIN ((size_t)1024) /* smaller answers are not worth compressing */
 #define ZIP_LEVEL     1
-#define ZIP_WINDOW    (15 + 16) /* zlib: the largest window, with gzip's header */
+#define ZIP_WINDOW    15 /* zlib's largest */
+#define ZIP_GZIP      16 /* added to it: gzip's header in place of zlib's */
 
 static const char *reason_phrase(int code) {
     switch (code) {
@@ -25,6 +26,8 @@ static const char *reason_phrase(int code) {
         return "No Content";
     case 400:
         return "Bad Request";
+    case 403:
+        return "Forbidden";
     case 404:
         return "Not Found";
     case 405:
@@ -160,9 +163,30 @@ static void write_next(struct connection *connection) {
     write_piece(connection, buf_slice(connection->zip_open ? &connection->reply_zip : &exchange->out));
 }
 
-static bool zip_wanted(const struct exchange *exchange) {
-    return (exchange->out.len >= ZIP_BYTES_MIN || exchange->more != NULL) &&
-           exchange->method != METHOD_HEAD && header_offers(exchange->accept_encoding, "gzip");
+/* gzip wherever it is offered: "deflate" is read as a zlib stream by some and without zlib's header by
+ * others. NULL: neither is offered, or it is not worth it. */
+static const char *zip_encoding(const struct exchange *exchange) {
+    if ((exchange->out.len < ZIP_BYTES_MIN && exchange->more == NULL) || exchange->method == METHOD_HEAD ||
+        exchange->code == 204)
+        return NULL;
+    if (header_offers(exchange->accept_encoding, "gzip"))
+        return "gzip";
+    return header_offers(exchange->accept_encoding, "deflate") ? "deflate" : NULL;
+}
+
+static void zip_begin(struct connection *connection) {
+    const char *encoding = zip_encoding(&connection->exchange);
+    if (encoding == NULL)
+        return;
+    int window = ZIP_WINDOW + (strcmp(encoding, "gzip") == 0 ? ZIP_GZIP : 0);
+    memset(&connection->zip, 0, sizeof connection->zip);
+    connection->zip_encoding = encoding;
+    connection->zip_open =
+        deflateInit2(&connection->zip, ZIP_LEVEL, Z_DEFLATED, window, 8, Z_DEFAULT_STRATEGY) == Z_OK;
+    if (connection->zip_open && !zip_feed(connection, !connection->reply_more)) {
+        deflateEnd(&connection->zip);
+        connection->zip_open = false;
+    }
 }
 
 static void reply_head_make(struct connection *connection, bool has_body, size_t len) {
@@ -173,7 +197,7 @@ static void reply_head_make(struct connection *connection, bool has_body, size_t
     if (exchange->type != NULL && exchange->code != 204)
         buf_printf(head, "Content-Type: %s\r\n", exchange->type);
     if (connection->zip_open)
-        buf_append_str(head, "Content-Encoding: gzip\r\n");
+        buf_printf(head, "Content-Encoding: %s\r\n", connection->zip_encoding);
     if (connection->zip_open || exchange->accept_encoding.len > 0)
         buf_append_str(head, "Vary: Accept-Encoding\r\n");
     if (connection->reply_chunked)
@@ -204,15 +228,7 @@ static void reply_begin(struct connection *connection) {
     connection->reply_chunked = connection->reply_more && !connection->http_1_0;
     if (connection->reply_more && connection->http_1_0)
         connection->close_after = true;
-    if (exchange->code != 204 && zip_wanted(exchange)) {
-        memset(&connection->zip, 0, sizeof connection->zip);
-        connection->zip_open =
-            deflateInit2(&connection->zip, ZIP_LEVEL, Z_DEFLATED, ZIP_WINDOW, 8, Z_DEFAULT_STRATEGY) == Z_OK;
-        if (connection->zip_open && !zip_feed(connection, !connection->reply_more)) {
-            deflateEnd(&connection->zip);
-            connection->zip_open = false;
-        }
-    }
+    zip_begin(connection);
     struct slice payload = buf_slice(connection->zip_open ? &connection->reply_zip : &exchange->out);
     buf_clear(&connection->reply_head);
     reply_head_make(connection, exchange->code != 204 && !(exchange->more != NULL), payload.len);

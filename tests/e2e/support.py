@@ -71,6 +71,23 @@ def free_port():
         return s.getsockname()[1]
 
 
+def request(port, method, path, body=None, headers=None, timeout=60):
+    """Status, headers, body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, path, body, headers or {})
+        reply = connection.getresponse()
+        return reply.status, dict(reply.getheaders()), reply.read()
+    finally:
+        connection.close()
+
+
+def post_write(port, series):
+    """A remote write; status and body."""
+    code, _, body = request(port, "POST", "/api/v1/write", snappy(write_request(series)), WRITE_HEADERS)
+    return code, body
+
+
 class Ended(RuntimeError):
     """The server ended before it was ready; returncode is negative if a signal did it."""
 
@@ -110,13 +127,8 @@ class Server:
             return f.read()
 
     def request(self, method, path, body=None, headers=None, timeout=60):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            connection.request(method, path, body, headers or {})
-            reply = connection.getresponse()
-            return reply.status, reply.read()
-        finally:
-            connection.close()
+        code, _, body = request(self.port, method, path, body, headers, timeout)
+        return code, body
 
     def get(self, path, timeout=60, **parameters):
         if parameters:
@@ -128,7 +140,7 @@ class Server:
         return api_data("127.0.0.1", self.port, path, **parameters)
 
     def write(self, series):
-        return self.request("POST", "/api/v1/write", snappy(write_request(series)), WRITE_HEADERS)
+        return post_write(self.port, series)
 
     def child_pid(self):
         """The server's own pid, also where it runs under strace."""
@@ -219,3 +231,35 @@ def peer(name):
                                 text=True).stdout.strip()
         path = os.path.join(folder, "usr/bin", name)
     return path
+
+
+class Prometheus:
+    """Debian's Prometheus on a free port, its files in `folder`, taking remote writes. Killed by close()."""
+
+    def __init__(self, folder, *flags, config="global: {}\n"):
+        self.port = free_port()
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, "prometheus.yml")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(config)
+        with open(os.path.join(folder, "log"), "wb") as log:
+            self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+                [peer("prometheus"), f"--config.file={path}", f"--web.listen-address=127.0.0.1:{self.port}",
+                 f"--storage.tsdb.path={os.path.join(folder, 'data')}", "--web.enable-remote-write-receiver", *flags],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while not self.ready():
+            if time.monotonic() > deadline:
+                self.close()
+                raise RuntimeError("Prometheus does not start")
+            time.sleep(0.05)
+
+    def ready(self):
+        try:
+            return api_data("127.0.0.1", self.port, "/api/v1/query", query="1") is not None
+        except (AssertionError, OSError, http.client.HTTPException):
+            return False
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()

@@ -12,9 +12,7 @@ import math
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 import unittest
 import urllib.parse
 
@@ -189,34 +187,13 @@ class DifferentialTest(unittest.TestCase):
         cls.directory = support.Directory()
         cls.path = cls.directory.__enter__()
         cls.addClassCleanup(cls.directory.__exit__)
-        port = support.free_port()
-        config = os.path.join(cls.path, "prometheus.yml")
-        with open(config, "w", encoding="utf-8") as f:
-            f.write("global: {}\n")
-        with open(os.path.join(cls.path, "prometheus.log"), "wb") as log:
-            cls.prometheus = subprocess.Popen(  # pylint: disable=consider-using-with
-                [support.peer("prometheus"), f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}",
-                 f"--storage.tsdb.path={os.path.join(cls.path, 'prometheus')}", "--web.enable-remote-write-receiver",
-                 "--enable-feature=promql-per-step-stats"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        cls.addClassCleanup(cls.prometheus.wait)
-        cls.addClassCleanup(cls.prometheus.kill)
+        cls.prometheus = support.Prometheus(os.path.join(cls.path, "prometheus"), "--enable-feature=promql-per-step-stats")
+        cls.addClassCleanup(cls.prometheus.close)
         cls.server = support.Server(os.path.join(cls.path, "data"), "--retention", "200000h")
         cls.addClassCleanup(cls.server.close)
-        cls.sides = [Side(port), Side(cls.server.port)]
+        cls.sides = [Side(cls.prometheus.port), Side(cls.server.port)]
         for side in cls.sides:
             cls.addClassCleanup(side.connection.close)
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                if cls.sides[0].ask("/api/v1/query", {"query": "1"})[0] == 200:
-                    break
-            except OSError:
-                cls.sides[0].connection.close()
-            cls.sides[0].connection.close()
-            if time.monotonic() > deadline:
-                raise RuntimeError("Prometheus does not start")
-            time.sleep(0.05)
         cls.load()
 
     @classmethod

@@ -13,9 +13,11 @@ import threading
 import time
 import unittest
 import urllib.parse
+import zlib
 
 import support
 from lib.raw_http import RawClient, wait_until
+from server_case import ServerCase, body_of, now_ms, series
 
 WRITE_HEAD = ("POST /api/v1/write HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
               "Content-Encoding: snappy\r\n")
@@ -23,63 +25,8 @@ GET_HEALTHY = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"
 HEALTHY = b"Prometheus Server is Healthy.\n"
 
 
-def now_ms():
-    return int(time.time() * 1000)
-
-
-def series(name="http_test", value=1.0, time_ms=None, **labels):
-    return [({"__name__": name, **labels}, [(time_ms or now_ms(), value)])]
-
-
-def body_of(request):
-    return support.snappy(support.write_request(request))
-
-
 def run(*arguments, timeout=30, **more):
     return subprocess.run([support.BINARY, *arguments], capture_output=True, text=True, timeout=timeout, check=False, **more)
-
-
-class ServerCase(unittest.TestCase):
-    """One server for all tests of a class."""
-    flags = ()
-
-    @classmethod
-    def setUpClass(cls):
-        cls.directory = support.Directory()
-        cls.path = cls.directory.__enter__()
-        cls.server = support.Server(os.path.join(cls.path, "data"), *cls.flags)
-
-    @classmethod
-    def tearDownClass(cls):
-        try:
-            code = cls.server.stop()
-            log = cls.server.log()
-        finally:
-            cls.server.close()
-            cls.directory.__exit__()
-        if code != 0 or "Sanitizer" in log or "runtime error" in log:
-            raise AssertionError(f"the server ended with {code}:\n{log[-8000:]}")
-
-    def client(self):
-        client = RawClient(self.server.port)
-        self.addCleanup(client.close)
-        return client
-
-    def ask(self, data):
-        with RawClient(self.server.port) as client:
-            client.send(data if isinstance(data, bytes) else data.encode())
-            return client.reply()
-
-    def post(self, body, headers=None, path="/api/v1/write"):
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\n"
-        for name, value in (support.WRITE_HEADERS if headers is None else headers).items():
-            head += f"{name}: {value}\r\n"
-        return self.ask(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-
-    def metric(self, name):
-        text = self.server.get("/metrics")[1].decode()
-        match = re.search(rf"^{re.escape(name)} (\S+)$", text, re.M)
-        return float(match.group(1)) if match else None
 
 
 class WriteTest(ServerCase):
@@ -405,7 +352,10 @@ class ProtocolTest(ServerCase):
                 self.assertEqual((reply.headers["content-encoding"], reply.headers["vary"]), ("gzip", "Accept-Encoding"))
                 self.assertLess(len(reply.body), len(plain.body))
                 self.assertIn(b"bytes", gzip.decompress(reply.body))
-            for offer in ("gzip;q=0", "zstd", "deflate"):
+            reply = self.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: br, deflate\r\n\r\n")
+            self.assertEqual(reply.headers["content-encoding"], "deflate")
+            self.assertIn(b"bytes", zlib.decompress(reply.body))
+            for offer in ("gzip;q=0", "zstd", "identity"):
                 reply = self.ask(f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {offer}\r\n\r\n")
                 self.assertNotIn("content-encoding", reply.headers)
 

@@ -286,12 +286,18 @@ static void selectors(void **state) {
     assert_false(matcher_match(&selector.matchers[0], slice_str("bb")));
     assert_int_equal(selector.matchers[2].kind, MATCHER_EQUAL);
     assert_true(slice_equal(selector.matchers[2].name, slice_str("__name__")));
+    assert_false(selector.empty_ok);
     query_selector_release(&selector);
+    static const char *const empty[] = {"{}", "{a=~\".*\"}", "{a=\"\",b!=\"c\"}"};
+    for (size_t i = 0; i < sizeof empty / sizeof empty[0]; i++) {
+        assert_int_equal(query_selector_parse(slice_str(empty[i]), &limits, &arena, &error, &selector),
+                         STATUS_OK);
+        assert_true(selector.empty_ok);
+        query_selector_release(&selector);
+    }
     static const struct {
         const char *text, *error;
-    } bad[] = {{"{}", "match[] must contain at least one non-empty matcher"},
-               {"{a=~\".*\"}", "match[] must contain at least one non-empty matcher"},
-               {"up[5m]", "1:3: parse error: unexpected \"[\""},
+    } bad[] = {{"up[5m]", "1:3: parse error: unexpected \"[\""},
                {"", "1:1: parse error: unexpected end of input"},
                {"1", "1:1: parse error: unexpected number \"1\""},
                {"rate(up)", "1:5: parse error: unexpected \"(\""}};

@@ -211,6 +211,17 @@ static void test_integer(void **state) {
     assert_false(range); /* wrong before it is large */
 }
 
+static void test_boolean(void **state) {
+    (void)state;
+    bool value = false;
+    assert_true(boolean_parse(slice_str("T"), &value) && value);
+    assert_true(boolean_parse(slice_str("False"), &value) && !value);
+    assert_true(boolean_parse(slice_str("1"), &value) && value);
+    assert_true(boolean_parse(slice_str("0"), &value) && !value);
+    assert_false(boolean_parse(slice_str("tRUE"), &value));
+    assert_false(boolean_parse(slice_str(""), &value));
+}
+
 /* ---- Header values --------------------------------------------------------------------------------------
  */
 
@@ -266,6 +277,7 @@ int main(void) {
         cmocka_unit_test(test_guard_limits),   cmocka_unit_test(test_target),
         cmocka_unit_test(test_percent),        cmocka_unit_test(test_params),
         cmocka_unit_test(test_params_bounded), cmocka_unit_test(test_integer),
-        cmocka_unit_test(test_headers),        cmocka_unit_test(test_label_names)};
+        cmocka_unit_test(test_boolean),        cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_label_names)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,219 @@
+"""The API beside queries: the same answers as Prometheus where it has the route, documented shapes elsewhere.
+
+Prometheus is the distribution's, older than the one whose API this is: what came later is spelled here."""
+import json
+import os
+import re
+import unittest
+import urllib.parse
+
+import support
+from server_case import ServerCase, now_ms, series
+
+MATCH = "match%5B%5D="
+
+
+def quote(**parameters):
+    return urllib.parse.urlencode(parameters, doseq=True)
+
+
+class SameTest(unittest.TestCase):
+    """Status, Content-Type and body, byte for byte, with the same data in both."""
+
+    @classmethod
+    def setUpClass(cls):
+        directory = support.Directory()
+        path = directory.__enter__()
+        cls.addClassCleanup(directory.__exit__)
+        cls.prometheus = support.Prometheus(os.path.join(path, "prometheus"))
+        cls.addClassCleanup(cls.prometheus.close)
+        cls.server = support.Server(os.path.join(path, "data"))
+        cls.addClassCleanup(cls.server.close)
+        cls.now_ms = now_ms() // 1000 * 1000
+        rows = [({"__name__": f"m{i % 3}", "job": f"j{i % 2}", "id": str(i), "odd": "<&>\"\\é" if i % 2 else ""},
+                 [(cls.now_ms - 60000 + t * 15000, i + t / 4) for t in range(4)]) for i in range(12)]
+        rows = [({k: v for k, v in labels.items() if v}, samples) for labels, samples in rows]
+        for port in cls.ports():
+            if support.post_write(port, rows)[0] != 204:
+                raise AssertionError("the samples were not taken")
+
+    @classmethod
+    def ports(cls):
+        return cls.prometheus.port, cls.server.port
+
+    def ask(self, port, path, form=None, method=None):
+        headers = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
+        code, got, body = support.request(port, method or ("GET" if form is None else "POST"), path, form, headers)
+        return code, got.get("Content-Type"), body
+
+    def check_same(self, path, form=None, method=None, label_sets=False):
+        """The older Prometheus escapes <, > and & in label sets, too."""
+        theirs, ours = (self.ask(port, path, form, method) for port in self.ports())
+        if label_sets:
+            theirs, ours = ((*side[:2], side[2].replace(b"\\u003c", b"<").replace(b"\\u003e", b">").replace(b"\\u0026", b"&"))
+                            for side in (theirs, ours))
+        self.assertEqual(ours, theirs, (path, form))
+
+    def test_names(self):
+        for path in ("labels", "label/id/values", "label/odd/values", "label/__name__/values", "label/none/values"):
+            for match in ("", "m1", '{job="j1"}', '{id=~"1.*"}', '{odd!=""}', '{odd="",job=~".+"}', "none", "a{", '{a=""}', "sum(a)"):
+                query = MATCH + urllib.parse.quote(match) if match else ""
+                self.check_same(f"/api/v1/{path}?{query}")
+                if path == "labels":
+                    self.check_same(f"/api/v1/{path}", query)
+                    self.check_same(f"/api/v1/{path}?{query}", "x=y")
+            for start, end in (("x", ""), ("", "x"), ("1", "2"), ("2021-01-01T00:00:00Z", "2100-01-01T00:00:00.5+01:00"),
+                               ("-292273086-05-16T16:47:06Z", "292277025-08-18T07:12:54.999999999Z"), ("1e9", "1e18"), ("1e400", "1"), ("1", "")):
+                self.check_same(f"/api/v1/{path}?{quote(start=start, end=end)}")
+        self.check_same("/api/v1/labels?" + quote(**{"match[]": ["m1", '{id="2"}']}))
+
+    def test_series(self):
+        for match in (["m1"], ["m1", "m2"], ['{id=~"1|2"}', '{id=~"2|3"}'], ["none"], ["a{"], ["m1", "a{"], ['{a=""}'], [], [""]):
+            self.check_same("/api/v1/series?" + quote(**{"match[]": match}), label_sets=True)
+            self.check_same("/api/v1/series", quote(**{"match[]": match}), label_sets=True)
+        self.check_same(f"/api/v1/series?{MATCH}m1&start=x")
+        self.check_same("/api/v1/series?start=x")
+        self.check_same(f"/api/v1/series?{MATCH}m1&start=1&end=2")
+        self.check_same(f"/api/v1/series?{MATCH}m1&start={self.now_ms / 1000 - 20}&end={self.now_ms / 1000}", label_sets=True)
+
+    def test_empty(self):
+        for path in ("rules", "rules?type=alert", "rules?type=record", "rules?type=Alert", "rules?type=x", "alerts", "alertmanagers",
+                     "targets/metadata", "targets/metadata?limit=x", "targets/metadata?limit=1&metric=a",
+                     "targets/metadata?match_target=" + urllib.parse.quote('{job="a"}'), "targets/metadata?match_target=a%7B",
+                     "scrape_pools", "metadata", "query_exemplars?query=a", "query_exemplars?query=", "query_exemplars?query=a%2B",
+                     "query_exemplars?query=a&start=2&end=1", "query_exemplars?query=a&start=x", "query_exemplars?query=a&end=x",
+                     "query_exemplars?query=test&start=1795456301238&end=1795458101238"):
+            self.check_same("/api/v1/" + path)
+        self.check_same("/api/v1/query_exemplars", "query=a")
+
+    def test_queries(self):
+        """The frame of queries: parameters and errors; results are compared elsewhere."""
+        at = self.now_ms / 1000
+        for text in ("sort(m1)", "sort(sum by (job) (m1))", "count(m1)", '"a<b"', "1/0", "0/0", "-1/0", "1e300", "none", 'sort(m1{odd!=""})'):
+            self.check_same("/api/v1/query?" + quote(query=text, time=at), label_sets=True)
+            self.check_same("/api/v1/query?time=5", quote(query=text, time=at), label_sets=True)
+            self.check_same(f"/api/v1/query?{quote(query=text)}", quote(time=at), label_sets=True)
+        for parameters in ({"start": at - 60, "end": at, "step": 15}, {"start": at - 60, "end": at, "step": "15s"},
+                           {"start": at - 60.5, "end": at, "step": "0.5"}, {"start": 2, "end": 1, "step": 1},
+                           {"start": 1, "end": 2, "step": 0}, {"start": 1, "end": 2, "step": -1}, {"start": 0, "end": 11001, "step": 1},
+                           {"start": 1, "end": 2}, {"start": 1}, {"start": "2021-01-01T00:00:00Z", "end": "2021-01-01T00:01:00Z", "step": "1m"},
+                           {"start": 1, "end": 2, "step": "1x"}, {"start": 1, "end": 2, "step": 1, "timeout": "x"},
+                           {"start": "a b&c", "end": 2, "step": 1}):
+            for text in ("m1", "m1 > 3"):
+                self.check_same("/api/v1/query_range?" + quote(query=text, **parameters), label_sets=True)
+                self.check_same("/api/v1/query_range", quote(query=text, **parameters), label_sets=True)
+        for parameters in ({"time": "x"}, {"timeout": "x"}, {"time": "1e400"}, {"time": "2021-13-01T00:00:00Z"}):
+            self.check_same("/api/v1/query?" + quote(query="1", **parameters))
+
+    def test_plain(self):
+        for path in ("/-/healthy", "/-/ready"):
+            self.check_same(path)
+        for path in ("/version", "/api/v1/status/buildinfo"):
+            theirs, ours = (self.ask(port, path) for port in self.ports())
+            self.assertEqual(ours[:2], theirs[:2])
+            theirs, ours = (json.loads(side[2]) for side in (theirs, ours))
+            self.assertEqual(list(ours.get("data", ours)), list(theirs.get("data", theirs)))
+        for method, path in (("OPTIONS", "/api/v1/query"), ("OPTIONS", "/api/v1/labels")):
+            self.check_same(path, method=method)
+        for path in ("/api/v1/status/runtimeinfo", "/api/v1/status/walreplay", "/api/v1/status/config", "/api/v1/status/tsdb", "/api/v1/targets"):
+            theirs, ours = (json.loads(self.ask(port, path)[2])["data"] for port in self.ports())
+            self.assertLessEqual(set(theirs), set(ours), path)
+            for key, value in theirs.items():
+                self.assertIs(type(ours[key]), type(value), (path, key))
+        self.assertEqual(json.loads(self.ask(self.server.port, "/api/v1/status/runtimeinfo")[2])["data"]["storageRetention"], "15d")
+
+
+class ShapeTest(ServerCase):
+    """What the Prometheus at hand does not have yet, as the newer one documents it."""
+
+    def data(self, path):
+        code, body = self.server.get("/api/v1/" + path)
+        answer = json.loads(body)
+        self.assertEqual((code, list(answer)), (200, ["status", "data"]), path)
+        return answer["data"]
+
+    def check_error(self, path, error, code=400, kind="bad_data"):
+        got, body = self.server.get("/api/v1/" + path)
+        self.assertEqual((got, json.loads(body)), (code, {"status": "error", "errorType": kind, "error": error}), path)
+
+    def test_rules(self):
+        for query in ("exclude_alerts=true", "group_limit=10", "rule_name[]=a&rule_group[]=b&file[]=c", MATCH + "a"):
+            self.assertEqual(self.data("rules?" + query), {"groups": []})
+        self.check_error("rules?exclude_alerts=x", 'invalid parameter "exclude_alerts": error converting exclude_alerts: '
+                                                   'strconv.ParseBool: parsing "x": invalid syntax')
+        self.check_error("rules?group_next_token=x", 'invalid parameter "group_next_token": group_limit needs to be present in order '
+                                                     "to paginate over the groups")
+        self.check_error("rules?group_limit=x", 'invalid parameter "group_limit": group_limit needs to be a valid number: '
+                                                'strconv.ParseInt: parsing "x": invalid syntax')
+        self.check_error("rules?group_limit=9999999999", 'invalid parameter "group_limit": group_limit needs to be a valid number: '
+                                                         'strconv.ParseInt: parsing "9999999999": value out of range')
+        self.check_error("rules?group_limit=0", 'invalid parameter "group_limit": group_limit needs to be greater than 0')
+        self.check_error("rules?group_limit=1&group_next_token=x", 'invalid parameter "group_next_token": invalid group_next_token '
+                                                                   "'x'. were rule groups changed?")
+        self.check_error(f"rules?{MATCH}a%7B", "1:3: parse error: unexpected end of input inside braces")
+
+    def test_targets(self):
+        for state in ("", "?state=active", "?state=dropped", "?state=any&scrapePool=x"):
+            self.assertEqual(self.data("targets" + state), {"activeTargets": [], "droppedTargets": [], "droppedTargetCounts": {}})
+        self.check_error("targets/relabel_steps", "no scrapePool parameter provided")
+        self.check_error("targets/relabel_steps?scrapePool=x", "no labels parameter provided")
+        self.check_error("targets/relabel_steps?scrapePool=x&labels=%7B%7D",
+                         'error retrieving scrape config: scrape pool "x" not found')
+
+    def test_notifications_and_search(self):
+        self.assertEqual(self.data("notifications"), [])
+        self.assertEqual(self.server.get("/api/v1/notifications/live"), (204, b""))
+        for name in ("metric_names", "label_names", "label_values"):
+            self.check_error(f"search/{name}?search[]=a", "search API disabled", 503, "unavailable")
+
+    def test_features(self):
+        features = self.data("features")
+        self.assertTrue(all(isinstance(value, bool) for group in features.values() for value in group.values()))
+        self.assertTrue(features["promql_functions"]["rate"])
+        for name, there in features["promql_functions"].items():
+            if there:
+                continue
+            code, _ = self.server.get("/api/v1/query", query=f"{name}(a)")
+            self.assertEqual(code, 422, name)
+        self.assertFalse(features["api"]["admin"])
+
+    def test_config(self):
+        """The text is what --config takes: a flag's name and its value a line."""
+        lines = self.data("status/config")["yaml"].splitlines()
+        got = dict(re.fullmatch(r'([a-z-]+): ("[^"]*"|[\w./-]+)', line).groups() for line in lines)
+        self.assertEqual({key: value.strip('"') for key, value in got.items()}, self.data("status/flags"))
+        self.assertEqual((got["cors-origin"], got["retention"]), ('"*"', "360h"))
+
+    def test_self_metrics(self):
+        families = {family["name"]: family for family in self.data("status/self_metrics")}
+        self.assertEqual(len(families), len(self.data("status/self_metrics")))
+        text = self.server.get("/metrics")[1].decode()
+        types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
+        del types["tidalite_build_info"]
+        self.assertEqual({name: family["type"].lower() for name, family in families.items()}, types)
+        for name, family in families.items():
+            self.assertEqual(len(family["metric"]), len(set(re.findall(rf"^{name}(?:_count)?((?:\{{.*\}})?) ", text, re.M))), name)
+            for metric in family["metric"]:
+                self.assertEqual(set(metric) - {"label"}, {types[name]})
+        buckets = families["tidalite_query_duration_seconds"]["metric"][0]["histogram"]["bucket"]
+        self.assertEqual(buckets[-1]["upperBound"], "Infinity")
+        some = self.data("status/self_metrics?metric_name_pattern=" + urllib.parse.quote("tidalite_wal_.*|process_open_fds"))
+        self.assertEqual({family["name"] for family in some},
+                         {name for name in families if name.startswith("tidalite_wal_") or name == "process_open_fds"})
+        code, body = self.server.get("/api/v1/status/self_metrics", metric_name_pattern="(")
+        self.assertEqual((code, json.loads(body)["errorType"]), (400, "bad_data"))
+
+    def test_stats_values(self):
+        """Values of stats other than true and all work, and say that they will not."""
+        self.assertEqual(self.server.write(series("one"))[0], 204)
+        for value in ("true", "all"):
+            self.assertNotIn("warnings", json.loads(self.server.get("/api/v1/query", query="one", stats=value)[1]))
+        for path in ("query", "query_range"):
+            answer = json.loads(self.server.get("/api/v1/" + path, query="one", stats="y<", start=1, end=2, step=1)[1])
+            self.assertIn("stats", answer["data"])
+            self.assertEqual(answer["warnings"], ['value "y<" for parameter "stats" is deprecated and will be rejected in the next '
+                                                  'major release, use "true" or "all"'])
+
+
+if __name__ == "__main__":
+    unittest.main()
