@@ -42,6 +42,20 @@ static inline void store_u64(uint8_t *p, uint64_t v) {
     memcpy(p, &v, sizeof v);
 }
 
+/* memcmp(a, b, len) == 0, in place: for the few dozen bytes of a label. */
+static inline bool bytes_equal(const uint8_t *a, const uint8_t *b, size_t len) {
+    if (len < 8) {
+        uint8_t differ = 0;
+        for (size_t i = 0; i < len; i++)
+            differ |= a[i] ^ b[i];
+        return differ == 0;
+    }
+    uint64_t differ = load_u64(a + len - 8) ^ load_u64(b + len - 8);
+    for (size_t i = 0; i + 8 < len; i += 8)
+        differ |= load_u64(a + i) ^ load_u64(b + i);
+    return differ == 0;
+}
+
 /* Doubles travel as their bits, so that NaN payloads and -0 survive. */
 static inline uint64_t double_bits(double v) {
     uint64_t bits;

@@ -16,7 +16,7 @@
 
 #define SERIES_DEFAULT 1000000
 #define METRICS        8
-#define BLOCK          32
+#define BLOCK          SERIES_FIND_MANY
 
 static uint64_t now_ns(void) {
     return clock_monotonic_ns(clock_system());
@@ -107,15 +107,13 @@ static void bench_find(struct series_table *table, const struct sets *sets) {
         uint64_t begin_ns = now_ns();
         for (size_t from = 0; from < sets->count; from += BLOCK) {
             size_t end = from + BLOCK < sets->count ? from + BLOCK : sets->count;
-            uint64_t hashes[BLOCK];
-            for (size_t i = from; i < end; i++) {
-                hashes[i - from] = series_hash(table, set_at(sets, i));
-                series_prefetch(table, hashes[i - from]);
-            }
+            struct slice labels[BLOCK];
+            uint32_t slots[BLOCK];
             for (size_t i = from; i < end; i++)
-                series_prefetch_cell(table, hashes[i - from]);
+                labels[i - from] = set_at(sets, i);
+            series_find_many(table, labels, end - from, slots);
             for (size_t i = from; i < end; i++)
-                if (series_find(table, hashes[i - from], set_at(sets, i)) == SLOT_NONE)
+                if (slots[i - from] == SLOT_NONE)
                     fail("a series is not found");
         }
         double ns = (double)(now_ns() - begin_ns) / (double)sets->count;

@@ -16,7 +16,6 @@
 #include "storage/wal/wal_record.h"
 
 #define REASON_LINES_MAX      5
-#define LOOKUP_BLOCK          32 /* series whose table cells are fetched ahead */
 #define DECLARATION_BYTES_MAX 24 /* slot, id and length beside the labels */
 #define TEXT_OLD              "out of bounds"
 #define TEXT_FUTURE           "out of bounds: timestamp is too far in the future"
@@ -189,20 +188,19 @@ static int batch_resolve(struct storage *storage, const struct write_batch *batc
     int64_t now_ms = clock_wall_ms(storage->options.clock);
     int64_t time_min_ms = time_min(storage, now_ms);
     int64_t time_max_ms = now_ms + (int64_t)storage->options.limits->future_ms_max;
-    for (size_t begin = 0; begin < batch->series_count; begin += LOOKUP_BLOCK) {
-        size_t end = begin + LOOKUP_BLOCK < batch->series_count ? begin + LOOKUP_BLOCK : batch->series_count;
-        uint64_t hashes[LOOKUP_BLOCK];
-        for (size_t i = begin; i < end; i++) {
-            hashes[i - begin] = series_hash(storage->series, batch->series[i].labels);
-            series_prefetch(storage->series, hashes[i - begin]);
-        }
+    for (size_t begin = 0; begin < batch->series_count; begin += SERIES_FIND_MANY) {
+        size_t end =
+            begin + SERIES_FIND_MANY < batch->series_count ? begin + SERIES_FIND_MANY : batch->series_count;
+        struct slice labels[SERIES_FIND_MANY];
+        uint32_t slots[SERIES_FIND_MANY];
         for (size_t i = begin; i < end; i++)
-            series_prefetch_cell(storage->series, hashes[i - begin]);
+            labels[i - begin] = batch->series[i].labels;
+        series_find_many(storage->series, labels, end - begin, slots);
         for (size_t i = begin; i < end; i++) {
             const struct batch_series *series = &batch->series[i];
             if (series->sample_count == 0)
                 continue;
-            uint32_t slot = series_find(storage->series, hashes[i - begin], series->labels);
+            uint32_t slot = slots[i - begin];
             if (slot == SLOT_NONE) {
                 enum label_fault fault;
                 arena_reset(&scratch);

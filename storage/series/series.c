@@ -11,6 +11,7 @@
 #include <xxhash.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
 #include "base/metrics.h"
 #include "storage/series/series_private.h"
 
@@ -106,14 +107,6 @@ uint64_t series__slot_hash(struct series_table *table, uint32_t slot) {
     return XXH3_64bits_digest(&state);
 }
 
-void series_prefetch(const struct series_table *table, uint64_t hash) {
-    __builtin_prefetch(&table->stripes[hash_stripe(hash)]);
-}
-
-void series_prefetch_cell(const struct series_table *table, uint64_t hash) {
-    hash_map_prefetch(&table->stripes[hash_stripe(hash)].map, hash_tag(hash));
-}
-
 /* Do the pairs of the slot, one after the other, spell exactly these bytes? */
 static bool entry_equals(struct series_table *table, uint32_t slot, struct slice labels) {
     const uint32_t *pairs = entry_at(table, slot)->pairs;
@@ -121,7 +114,7 @@ static bool entry_equals(struct series_table *table, uint32_t slot, struct slice
     size_t left = labels.len;
     for (uint32_t i = 1; i <= pairs[0]; i++) {
         struct slice pair = pair_bytes(pair_at(table, pairs[i]));
-        if (pair.len > left || memcmp(pair.data, p, pair.len) != 0)
+        if (pair.len > left || !bytes_equal(pair.data, p, pair.len))
             return false;
         p += pair.len;
         left -= pair.len;
@@ -143,6 +136,47 @@ uint32_t series_find(struct series_table *table, uint64_t hash, struct slice lab
         }
     spin_unlock(&stripe->lock);
     return found;
+}
+
+/* The first slot that the hash leads to, most likely the one: there, marked as looked up; or SLOT_NONE. */
+static uint32_t series_guess(struct series_table *table, uint64_t hash) {
+    struct stripe *stripe = stripe_of(table, hash);
+    uint32_t at = UINT32_MAX, found = SLOT_NONE;
+    spin_lock(&stripe->lock);
+    struct hash_cell *cell = hash_map_next(&stripe->map, hash_tag(hash), &at);
+    if (cell != NULL) {
+        found = hash_cell_number(cell);
+        if ((cell->value & HASH_CELL_MARK) == 0)
+            cell->value |= HASH_CELL_MARK;
+    }
+    spin_unlock(&stripe->lock);
+    return found;
+}
+
+/* Each step asks for what the next one looks at. */
+void series_find_many(struct series_table *table, const struct slice *labels, size_t count,
+                      uint32_t *slots_out) {
+    uint64_t hashes[SERIES_FIND_MANY];
+    uint32_t slots[SERIES_FIND_MANY];
+    ASSERT(count <= SERIES_FIND_MANY);
+    for (size_t i = 0; i < count; i++) {
+        hashes[i] = series_hash(table, labels[i]);
+        __builtin_prefetch(stripe_of(table, hashes[i]), 1);
+    }
+    for (size_t i = 0; i < count; i++)
+        hash_map_prefetch(&stripe_of(table, hashes[i])->map, hash_tag(hashes[i]));
+    for (size_t i = 0; i < count; i++) {
+        slots[i] = series_guess(table, hashes[i]);
+        if (slots[i] != SLOT_NONE)
+            __builtin_prefetch(entry_at(table, slots[i]));
+    }
+    for (size_t i = 0; i < count; i++)
+        if (slots[i] != SLOT_NONE)
+            __builtin_prefetch(entry_at(table, slots[i])->pairs);
+    for (size_t i = 0; i < count; i++)
+        slots_out[i] = slots[i] == SLOT_NONE || entry_equals(table, slots[i], labels[i])
+                           ? slots[i]
+                           : series_find(table, hashes[i], labels[i]);
 }
 
 /* ---- making; all under the index lock in write mode ---- */

@@ -40,14 +40,16 @@ void series_table_free(struct series_table *table);
 unsigned series_pin(struct series_table *table);
 void series_unpin(struct series_table *table, unsigned pin);
 
-/* The keyed hash of label bytes, and hints to the processor that it is about to be looked up: the second some
- * dozen instructions after the first. */
+/* The keyed hash of label bytes. */
 uint64_t series_hash(const struct series_table *table, struct slice labels);
-void series_prefetch(const struct series_table *table, uint64_t hash);
-void series_prefetch_cell(const struct series_table *table, uint64_t hash);
 
 /* The slot of the series with exactly these label bytes, or SLOT_NONE. Any thread, pinned. */
 uint32_t series_find(struct series_table *table, uint64_t hash, struct slice labels);
+
+/* The same for `count` label sets, of which some are on their way from memory while others are compared. */
+#define SERIES_FIND_MANY 32
+void series_find_many(struct series_table *table, const struct slice *labels, size_t count,
+                      uint32_t *slots_out);
 
 /* Finds or makes the series of well-formed `labels`, which need not be canonical. With a fault, *fault_out
  * says which and no series is made. `id` 0 takes the next free one; another is used as given (replay).
