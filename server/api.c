@@ -29,9 +29,13 @@ void api_error(struct exchange *exchange, const char *type, const char *format, 
         len = 0;
     if ((size_t)len >= sizeof text)
         len = sizeof text - 1;
+    exchange->more = NULL;
+    if (exchange->route != NULL && (exchange->route->flags & ROUTE_TEXT) != 0) {
+        exchange_text(exchange, error_code(type), "%s", text);
+        return;
+    }
     exchange->code = error_code(type);
     exchange->type = "application/json";
-    exchange->more = NULL;
     buf_clear(&exchange->out);
     buf_printf(&exchange->out, "{\"status\":\"error\",\"errorType\":\"%s\",\"error\":", type);
     json_string_append(&exchange->out, slice_of(text, (size_t)len), JSON_HTML);
@@ -45,6 +49,9 @@ void api_error_status(struct exchange *exchange, int status) {
         break;
     case STATUS_BUDGET:
         api_error(exchange, "execution", "%s", status_message(status));
+        break;
+    case STATUS_CANCELLED:
+        api_error(exchange, "canceled", "%s", status_message(status));
         break;
     case STATUS_STOPPING:
     case STATUS_BUSY:
@@ -234,12 +241,8 @@ void api_dispatch(struct exchange *exchange) {
     }
     if (match == ROUTE_BAD_METHOD) {
         exchange_header(exchange, "Allow", route_allow(exchange->route));
-        if ((exchange->route->flags & ROUTE_TEXT) != 0) {
-            exchange_text(exchange, 405, "this path takes %s", route_allow(exchange->route));
-        } else {
-            api_error(exchange, "bad_data", "this path takes %s", route_allow(exchange->route));
-            exchange->code = 405;
-        }
+        api_error(exchange, "bad_data", "this path takes %s", route_allow(exchange->route));
+        exchange->code = 405;
         exchange_send(exchange);
         return;
     }

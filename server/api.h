@@ -19,7 +19,8 @@ void api_dispatch(struct exchange *exchange);
 #include "server/routes.def"
 #undef ROUTE
 
-/* Fills in {"status":"error","errorType":…,"error":…} with the HTTP code that Prometheus gives the type. */
+/* Fills in {"status":"error","errorType":…,"error":…} with the HTTP code that Prometheus gives the type; the
+ * error alone, as text, where the route's answers are text. */
 void api_error(struct exchange *exchange, const char *type, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

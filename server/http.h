@@ -35,6 +35,7 @@ struct exchange {
     struct slice segment; /* what stands for '*' in the route's path, encoded */
     struct slice content_type;
     struct slice content_encoding;
+    struct slice accept;
     struct slice accept_encoding;
     struct slice origin;
     struct buf body;

@@ -121,7 +121,7 @@ void exchange_reset(struct exchange *exchange) {
     exchange->method = 0;
     exchange->path = exchange->query = exchange->segment = slice_of(NULL, 0);
     exchange->content_type = exchange->content_encoding = slice_of(NULL, 0);
-    exchange->accept_encoding = exchange->origin = slice_of(NULL, 0);
+    exchange->accept = exchange->accept_encoding = exchange->origin = slice_of(NULL, 0);
     exchange_keep(&exchange->body);
     exchange_keep(&exchange->headers);
     exchange_keep(&exchange->out);
@@ -183,6 +183,8 @@ static int header_value_take(llhttp_t *parser, const char *at, size_t len) {
         exchange->content_type = value;
     else if (slice_equal_nocase(name, "content-encoding"))
         exchange->content_encoding = value;
+    else if (slice_equal_nocase(name, "accept"))
+        exchange->accept = value;
     else if (slice_equal_nocase(name, "accept-encoding"))
         exchange->accept_encoding = value;
     else if (slice_equal_nocase(name, "origin"))

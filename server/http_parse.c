@@ -327,6 +327,14 @@ struct slice media_type_param(struct slice value, const char *name) {
     return slice_of(NULL, 0);
 }
 
+bool header_param_is(struct slice value, const char *name, const char *wanted) {
+    struct slice part;
+    while (part_next(&value, ',', &part))
+        if (slice_equal_nocase(media_type_param(part, name), wanted))
+            return true;
+    return false;
+}
+
 /* ---- Label names in URLs --------------------------------------------------------------------------------
  */
 

@@ -84,6 +84,9 @@ bool media_type_is(struct slice value, const char *type);
  * if absent. */
 struct slice media_type_param(struct slice value, const char *name);
 
+/* Has any part of a comma-separated header (Accept) the parameter `name` with this value? */
+bool header_param_is(struct slice value, const char *name, const char *wanted);
+
 struct slice slice_trim(struct slice text);
 bool slice_equal_nocase(struct slice text, const char *other);
 

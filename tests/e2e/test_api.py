@@ -2,8 +2,10 @@
 
 Prometheus is the distribution's, older than the one whose API this is: what came later is spelled here."""
 import json
+import math
 import os
 import re
+import struct
 import unittest
 import urllib.parse
 
@@ -33,6 +35,13 @@ class SameTest(unittest.TestCase):
         rows = [({"__name__": f"m{i % 3}", "job": f"j{i % 2}", "id": str(i), "odd": "<&>\"\\é" if i % 2 else ""},
                  [(cls.now_ms - 60000 + t * 15000, i + t / 4) for t in range(4)]) for i in range(12)]
         rows = [({k: v for k, v in labels.items() if v}, samples) for labels, samples in rows]
+        at = cls.now_ms - 1000
+        stale = struct.unpack("<d", struct.pack("<Q", 0x7FF0000000000002))[0]
+        rows += [({"__name__": "fed", "case": str(i)}, [(at - 5000, 1.0), (at, value)]) for i, value in enumerate(
+            (math.nan, math.inf, -math.inf, 0.0, -0.0, 1e6, 123456.0, 1234567.0, 1e-5, 0.1, 1e300, 5e-324, 12345678901234567890.0, stale))]
+        rows += [({"__name__": "fed", "case": "old"}, [(at - 400000, 1.0)]),
+                 ({"__name__": "fed:rule", "instance": "here", "text": 'a"b\\c\nd'}, [(at, 2.0)]),
+                 ({"__name__": "fed:rule", "zone": "z"}, [(at, 3.0)])]
         for port in cls.ports():
             if support.post_write(port, rows)[0] != 204:
                 raise AssertionError("the samples were not taken")
@@ -105,6 +114,28 @@ class SameTest(unittest.TestCase):
         for parameters in ({"time": "x"}, {"timeout": "x"}, {"time": "1e400"}, {"time": "2021-13-01T00:00:00Z"}):
             self.check_same("/api/v1/query?" + quote(query="1", **parameters))
 
+    def test_federate(self):
+        """Lines in any order inside a family: Prometheus does not promise one either. It prints -0 as 0."""
+        def families(port, query):
+            code, kind, body = self.ask(port, "/federate?" + query)
+            self.assertEqual((code, kind.split("; escaping")[0]), (200, "text/plain; version=0.0.4; charset=utf-8"))
+            parts = re.split("^(?=# TYPE)", body.decode(), flags=re.M)
+            return [part.splitlines()[:1] + sorted(part.splitlines()[1:]) for part in parts if part]
+
+        lines = 0
+        for match in (["fed"], ["m0"], ['{__name__=~"m.*"}', "fed", '{case="1"}', "m1"], ['{__name__=~"fed:.*"}'], ["none"],
+                      ['{__name__=~".+"}'], ['{__name__=~".*"}'], ['{none=""}']):
+            theirs, ours = (families(port, quote(**{"match[]": match})) for port in self.ports())
+            self.assertEqual([[line.replace("} -0 ", "} 0 ") for line in part] for part in ours], theirs, match)
+            lines += len(ours)
+        self.assertGreater(lines, 10)
+        self.assertIn('case="4",instance=""} -0 ', str(families(self.server.port, MATCH + "fed")))
+        self.assertNotIn('case="old"', str(families(self.server.port, MATCH + "fed")))
+        for path in (f"/federate?{MATCH}a%7B", f"/federate?{MATCH}m0&{MATCH}sum(a)"):
+            self.check_same(path)
+        code, kind, body = self.ask(self.server.port, "/federate")
+        self.assertEqual((code, kind, body), (400, "text/plain; charset=utf-8", b"no match[] parameter provided\n"))
+
     def test_plain(self):
         for path in ("/-/healthy", "/-/ready"):
             self.check_same(path)
@@ -176,6 +207,36 @@ class ShapeTest(ServerCase):
             code, _ = self.server.get("/api/v1/query", query=f"{name}(a)")
             self.assertEqual(code, 422, name)
         self.assertFalse(features["api"]["admin"])
+
+    def test_federate_utf8(self):
+        """Names that are none of old: in quotes for who understands that, changed for others."""
+        at = now_ms()
+        self.assertEqual(self.server.write(series("näme.with dots", 1.0, at, **{"läbel.x": "v", "plain": "w"}) +
+                                           series("näme_plain", 2.0, at) + series("plain_name", 3.0, at, **{"1.x": "v"}))[0], 204)
+        path = "/federate?" + quote(**{"match[]": ['{"näme.with dots"}', '{"näme_plain"}', "plain_name"]})
+        for accept, kind, body in (
+                ("", "escaping=underscores",
+                 f'# TYPE n_me_with_dots untyped\nn_me_with_dots{{l_bel_x="v",plain="w",instance=""}} 1 {at}\n'
+                 f'# TYPE n_me_plain untyped\nn_me_plain{{instance=""}} 2 {at}\n'
+                 f'# TYPE plain_name untyped\nplain_name{{__x="v",instance=""}} 3 {at}\n'),
+                ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4",
+                 "escaping=allow-utf-8",
+                 f'# TYPE "näme.with dots" untyped\n{{"näme.with dots","läbel.x"="v",plain="w",instance=""}} 1 {at}\n'
+                 f'# TYPE "näme_plain" untyped\n{{"näme_plain",instance=""}} 2 {at}\n'
+                 f'# TYPE plain_name untyped\nplain_name{{"1.x"="v",instance=""}} 3 {at}\n')):
+            code, headers, got = support.request(self.server.port, "GET", path, headers={"Accept": accept})
+            self.assertEqual((code, headers["Content-Type"]), (200, "text/plain; version=0.0.4; charset=utf-8; " + kind))
+            self.assertEqual(sorted(got.decode().split("# TYPE")), sorted(body.split("# TYPE")))
+
+    def test_federate_much(self):
+        """An answer of many slices."""
+        at = now_ms()
+        for begin in range(0, 20000, 5000):
+            self.assertEqual(self.server.write([({"__name__": "much", "id": f"{i:05d}"}, [(at, i)])
+                                                for i in range(begin, begin + 5000)])[0], 204)
+        code, body = self.server.get("/federate", **{"match[]": ["much", '{id=~"0.*"}']})
+        self.assertEqual((code, body.decode()), (200, "# TYPE much untyped\n" + "".join(
+            f'much{{id="{i:05d}",instance=""}} {i} {at}\n' for i in range(20000))))
 
     def test_config(self):
         """The text is what --config takes: a flag's name and its value a line."""

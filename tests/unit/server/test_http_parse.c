@@ -234,6 +234,10 @@ static void test_headers(void **state) {
     assert_false(header_offers(slice_str("gzip; q=0.000"), "gzip"));
     assert_false(header_offers(slice_str("xgzip, deflate"), "gzip"));
     assert_false(header_offers(slice_str(""), "gzip"));
+    assert_true(
+        header_param_is(slice_str("a/b;x=1;q=0.5, c/d; q=0.1; Escaping=\"allow\""), "escaping", "allow"));
+    assert_false(header_param_is(slice_str("a/b;escaping=other,escaping=allow"), "escaping", "allow"));
+    assert_false(header_param_is(slice_str(""), "escaping", "allow"));
     assert_true(media_type_is(slice_str("Application/X-Protobuf ; a=b"), "application/x-protobuf"));
     assert_false(media_type_is(slice_str("application/x-protobuf2"), "application/x-protobuf"));
     assert_slice(media_type_param(slice_str("a/b;proto=x.Y"), "proto"), "x.Y");
