@@ -224,7 +224,7 @@ static bool is_readiness(const struct exchange *exchange) {
 
 void api_dispatch(struct exchange *exchange) {
     enum route_match match =
-        route_find(exchange->path, exchange->method, &exchange->route, &exchange->segment);
+        route_find(exchange->route_path, exchange->method, &exchange->route, &exchange->segment);
     if (match == ROUTE_NOT_FOUND || (exchange->route->flags & ROUTE_TEXT) == 0)
         cors_headers(exchange);
     if (exchange->method == METHOD_OPTIONS) {

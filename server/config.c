@@ -184,6 +184,14 @@ static bool flag_is(const char *argument, const char *flag, const char **value) 
     return true;
 }
 
+/* What a client can put in front of a path without escaping anything. */
+static bool path_prefix_valid(const char *prefix) {
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-._~";
+    size_t len = strlen(prefix);
+    return len == 0 || (prefix[0] == '/' && prefix[len - 1] != '/' && strstr(prefix, "//") == NULL &&
+                        strspn(prefix, allowed) == len);
+}
+
 static int serve_parse(int argc, char **argv, struct config *config, enum config_action *action,
                        struct error_detail *detail) {
     memset(config, 0, sizeof *config);
@@ -231,6 +239,10 @@ static int serve_parse(int argc, char **argv, struct config *config, enum config
     }
     if (config->loops > 256)
         return error_set(detail, STATUS_BAD_INPUT, "--loops takes at most 256");
+    if (!path_prefix_valid(config->path_prefix))
+        return error_set(detail, STATUS_BAD_INPUT,
+                         "bad value \"%s\" for --path-prefix; it takes a path such as /metrics/store",
+                         config->path_prefix);
     return STATUS_OK;
 }
 

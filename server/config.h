@@ -17,6 +17,7 @@ struct config {
     const char *listen; /* texts borrow from argv or are static */
     const char *data_dir;
     const char *cors_origin;
+    const char *path_prefix; /* "", or begins with '/' and does not end with it */
     enum io_backend io;
     enum log_level log_level;
     enum log_format log_format;

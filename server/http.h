@@ -31,6 +31,7 @@ struct exchange {
     /* The request; slices are borrowed until exchange_send has released the exchange. */
     unsigned method;
     struct slice path;
+    struct slice route_path; /* behind --path-prefix; empty where the path has not that prefix */
     struct slice query;
     struct slice segment; /* what stands for '*' in the route's path, encoded */
     struct slice content_type;

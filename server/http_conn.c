@@ -119,7 +119,8 @@ void exchange_reset(struct exchange *exchange) {
     exchange->code = 0;
     exchange->type = NULL;
     exchange->method = 0;
-    exchange->path = exchange->query = exchange->segment = slice_of(NULL, 0);
+    exchange->path = exchange->route_path = slice_of(NULL, 0);
+    exchange->query = exchange->segment = slice_of(NULL, 0);
     exchange->content_type = exchange->content_encoding = slice_of(NULL, 0);
     exchange->accept = exchange->accept_encoding = exchange->origin = slice_of(NULL, 0);
     exchange_keep(&exchange->body);
@@ -163,7 +164,12 @@ static void request_prepare(struct connection *connection);
 
 static int url_take(llhttp_t *parser, const char *at, size_t len) {
     struct connection *connection = parser->data;
-    target_split(slice_of(at, len), &connection->exchange.path, &connection->exchange.query);
+    struct exchange *exchange = &connection->exchange;
+    struct slice prefix = slice_str(connection->loop->server->config->path_prefix);
+    target_split(slice_of(at, len), &exchange->path, &exchange->query);
+    exchange->route_path = slice_of(NULL, 0);
+    if (slice_starts_with(exchange->path, prefix))
+        exchange->route_path = slice_of(exchange->path.data + prefix.len, exchange->path.len - prefix.len);
     return 0;
 }
 
@@ -261,7 +267,7 @@ static unsigned method_of(uint8_t method) {
 static uint64_t body_bytes_max(const struct connection *connection, unsigned method) {
     const struct route *route;
     struct slice segment;
-    if (route_find(connection->exchange.path, method, &route, &segment) != ROUTE_FOUND)
+    if (route_find(connection->exchange.route_path, method, &route, &segment) != ROUTE_FOUND)
         return BODY_SMALL_BYTES_MAX;
     switch (route->body) {
     case BODY_WRITE:
@@ -279,7 +285,7 @@ static void body_refuse_large(struct connection *connection) {
     char text[128];
     snprintf(text, sizeof text, "request body exceeds the %llu bytes limit",
              (unsigned long long)connection->body_bytes_max);
-    if (exchange->method == METHOD_POST && slice_equal(exchange->path, slice_str("/api/v1/write")))
+    if (exchange->method == METHOD_POST && slice_equal(exchange->route_path, slice_str("/api/v1/write")))
         metric_add(METRIC_write_requests_large, 1);
     connection_refuse(connection, 413, text);
 }

@@ -30,8 +30,9 @@ struct route {
 
 enum route_match { ROUTE_FOUND, ROUTE_NOT_FOUND, ROUTE_BAD_METHOD };
 
-/* Finds the row for `path` (as it stands in the request, without the query). For ROUTE_FOUND and
- * ROUTE_BAD_METHOD *route is set, and *segment to what stands for '*', still percent-encoded. */
+/* Finds the row for `path` (as it stands in the request behind --path-prefix, without the query). For
+ * ROUTE_FOUND and ROUTE_BAD_METHOD *route is set, and *segment to what stands for '*', still percent-encoded.
+ */
 enum route_match route_find(struct slice path, unsigned method, const struct route **route,
                             struct slice *segment);
 

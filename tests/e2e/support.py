@@ -104,6 +104,8 @@ class Server:
         self.port = free_port()
         self.log_path = data_dir + f".log-{self.port}"
         self.url = f"http://127.0.0.1:{self.port}"
+        prefix_at = flags.index("--path-prefix") + 1 if "--path-prefix" in flags else 0
+        ready = (flags[prefix_at] if prefix_at else "") + "/-/ready"
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(  # pylint: disable=consider-using-with
                 [*prefix, binary or BINARY, "serve", "--listen", f"127.0.0.1:{self.port}", "--data-dir", data_dir, *flags],
@@ -113,7 +115,7 @@ class Server:
             if self.process.poll() is not None:
                 raise Ended(self.process.returncode, self.log())
             try:
-                if self.get("/-/ready", timeout=5)[0] == 200:
+                if self.get(ready, timeout=5)[0] == 200:
                     return
             except (OSError, http.client.HTTPException):
                 pass

@@ -6,11 +6,12 @@ import math
 import os
 import re
 import struct
+import subprocess
 import unittest
 import urllib.parse
 
 import support
-from server_case import ServerCase, now_ms, series
+from server_case import ServerCase, body_of, now_ms, series
 
 MATCH = "match%5B%5D="
 
@@ -274,6 +275,42 @@ class ShapeTest(ServerCase):
             self.assertIn("stats", answer["data"])
             self.assertEqual(answer["warnings"], ['value "y<" for parameter "stats" is deprecated and will be rejected in the next '
                                                   'major release, use "true" or "all"'])
+
+
+class PrefixTest(ServerCase):
+    """--path-prefix: every path behind it, and none without."""
+    flags = ("--path-prefix", "/some/prefix")
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        if support.request(cls.server.port, "POST", "/some/prefix/api/v1/write", body_of(series("one")), support.WRITE_HEADERS)[0] != 204:
+            raise AssertionError("the sample was not taken")
+
+    def metric(self, name):
+        text = self.server.get("/some/prefix/metrics")[1].decode()
+        return float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.M).group(1))
+
+    def test_paths(self):
+        for path in ("/-/healthy", "/metrics", "/version", "/api/v1/labels", "/api/v1/query?query=one", "/federate?match[]=one"):
+            self.assertEqual(self.server.get("/some/prefix" + path)[0], 200, path)
+            for other in (path, "/some" + path, "/some/prefi" + path, "/other/prefix" + path, "/some/prefix/some/prefix" + path):
+                self.assertEqual(self.server.get(other)[0], 404, other)
+        for other in ("/some/prefix", "/some/prefix/", "/some/prefixx/metrics", "/some/prefix//metrics", "/"):
+            self.assertEqual(self.server.get(other)[0], 404, other)
+
+    def test_write_limit(self):
+        """A large body is one for the write route only."""
+        head = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 33554433\r\n\r\n"
+        before = self.metric('tidalite_write_requests_total{code="413"}')
+        for path in ("/some/prefix/api/v1/write", "/api/v1/write"):
+            self.assertEqual(self.ask(head.format(path)).code, 413)
+        self.assertEqual(self.metric('tidalite_write_requests_total{code="413"}'), before + 1)
+
+    def test_query_command(self):
+        result = subprocess.run([support.BINARY, "query", "one", "--server", self.server.url + "/some/prefix", "--format", "csv"],
+                                capture_output=True, text=True, check=True, timeout=60)
+        self.assertIn("one", result.stdout)
 
 
 if __name__ == "__main__":

@@ -770,6 +770,8 @@ class CommandLineTest(unittest.TestCase):
         self.check_refused("serve", "--query-timeout=soon", says=r'bad value "soon" for --query-timeout; .*15s')
         self.check_refused("serve", "--max-connections", "0", says=r"bad value")
         self.check_refused("serve", "--io", "tape", says=r"auto\|uring\|syscall")
+        for prefix in ("/", "x", "/x/", "/x//y", "/a b", "/%41", "/a?b"):
+            self.check_refused("serve", "--path-prefix", prefix, says=r"bad value .* for --path-prefix; it takes a path such as")
         self.check_refused("serve", "--listen", "nowhere", says=r"HOST:PORT")
         self.check_refused("serve", "--listen", "::1:80", says=r"\[::1\]")
 
