@@ -7,6 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/utf8.h"
+
 #define LOG_LINE_BYTES 4096
 
 static atomic_int log_level_min = LOG_INFO;
@@ -61,9 +63,22 @@ static void put(struct line *line, const char *text) {
 }
 
 static void put_quoted(struct line *line, const char *text) {
+    const uint8_t *end = (const uint8_t *)text + strlen(text);
     put_char(line, '"');
     for (; *text != '\0'; text++) {
         unsigned char c = (unsigned char)*text;
+        uint32_t code_point;
+        size_t width = c < 0x80 ? 1 : utf8_decode((const uint8_t *)text, end, &code_point);
+        if (width == 0) { /* a line is text, also where a client sent something else */
+            put(line, "\\ufffd");
+            continue;
+        }
+        for (; width > 1; width--)
+            put_char(line, *text++);
+        if (c >= 0x80) {
+            put_char(line, *text);
+            continue;
+        }
         if (c == '"' || c == '\\') {
             put_char(line, '\\');
             put_char(line, (char)c);

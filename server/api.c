@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/json_text.h"
 #include "base/metrics.h"
@@ -115,6 +116,27 @@ void api_send_data(struct exchange *exchange, const char *data) {
     buf_append_str(&exchange->out, data);
     api_success_end(&exchange->out, NULL, 0, NULL, 0);
     exchange_send(exchange);
+}
+
+/* Prometheus gives this one 500, not 503. */
+bool api_admin_enabled(struct exchange *exchange) {
+    if (exchange->server->config->enable_admin_api)
+        return true;
+    api_error(exchange, "unavailable", "admin APIs disabled");
+    exchange->code = 500;
+    return false;
+}
+
+void api_time_append(struct buf *out, const char *key, int64_t time_ms) {
+    char text[40];
+    struct tm parts;
+    time_t seconds = (time_t)(time_ms / 1000);
+    gmtime_r(&seconds, &parts);
+    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
+    buf_printf(out, "\"%s\":\"%s", key, text);
+    if (time_ms % 1000 != 0)
+        buf_printf(out, ".%03d", (int)(time_ms % 1000));
+    buf_append_str(out, "Z\"");
 }
 
 bool api_params(struct exchange *exchange, struct params *params) {

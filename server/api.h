@@ -66,6 +66,12 @@ void api_send_data(struct exchange *exchange, const char *data);
  * the queue is full. */
 void api_work(struct exchange *exchange, void (*run)(struct job *job));
 
+/* Whether --enable-admin-api is on; else the answer is filled in. */
+bool api_admin_enabled(struct exchange *exchange);
+
+/* Appends "key":"2026-01-31T12:00:00.123Z" without a comma. */
+void api_time_append(struct buf *out, const char *key, int64_t time_ms);
+
 /* Adds Retry-After with the configured seconds. */
 void api_retry_after(struct exchange *exchange);
 

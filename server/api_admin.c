@@ -15,15 +15,6 @@ struct delete_context {
     struct storage_write *write;
 };
 
-/* Prometheus gives this one 500, not 503. */
-static bool admin_enabled(struct exchange *exchange) {
-    if (exchange->server->config->enable_admin_api)
-        return true;
-    api_error(exchange, "unavailable", "admin APIs disabled");
-    exchange->code = 500;
-    return false;
-}
-
 static void delete_release(struct exchange *exchange) {
     struct delete_context *context = exchange->context;
     for (size_t i = 0; i < context->selector_count; i++)
@@ -101,7 +92,7 @@ static void delete_work(struct job *job) {
 
 static struct delete_context *delete_prepare(struct exchange *exchange) {
     struct params params;
-    if (!admin_enabled(exchange) || !api_params(exchange, &params))
+    if (!api_admin_enabled(exchange) || !api_params(exchange, &params))
         return NULL;
     struct delete_context *context = ARENA_NEW(&exchange->arena, struct delete_context);
     if (context == NULL) {
@@ -142,7 +133,7 @@ static void clean_done(void *argument, int status) {
 }
 
 void api_clean_tombstones(struct exchange *exchange) {
-    if (admin_enabled(exchange)) {
+    if (api_admin_enabled(exchange)) {
         int status = storage_deletes_clean(exchange->server->storage, clean_done, exchange);
         if (status == STATUS_OK)
             return;
@@ -165,7 +156,7 @@ static void snapshot_done(void *argument, int status, const char *name) {
 
 static bool snapshot_params(struct exchange *exchange) {
     struct params params;
-    if (!admin_enabled(exchange) || !api_params(exchange, &params))
+    if (!api_admin_enabled(exchange) || !api_params(exchange, &params))
         return false;
     struct slice text = params_get(&params, "skip_head");
     bool skip = false, is_boolean = text.len == 0 || boolean_parse(text, &skip);

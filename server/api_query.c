@@ -6,6 +6,7 @@
 
 #include "base/assert.h"
 #include "base/float_text.h"
+#include "base/log.h"
 #include "base/metrics.h"
 #include "server/api.h"
 
@@ -20,7 +21,7 @@ struct query_context {
     struct query_request request;
     struct query_result *result;
     struct query_json_cursor cursor;
-    uint64_t queued_ns;
+    struct query_entry entry;
     uint64_t queue_ns; /* how long it waited */
     bool stats;
     const char *stats_warning; /* NULL: none */
@@ -87,6 +88,7 @@ static bool query_more(struct exchange *exchange, struct buf *out) {
 
 static void query_release(struct exchange *exchange) {
     struct query_context *context = exchange->context;
+    queries_remove(&exchange->server->queries, &context->entry); /* if there was no worker for it */
     if (context->result != NULL)
         query_result_free(context->result);
     context->result = NULL;
@@ -99,7 +101,8 @@ static int query_evaluate(struct exchange *exchange, struct query_error *error) 
     struct server *server = exchange->server;
     struct query_context *context = exchange->context;
     uint64_t began_ns = clock_monotonic_ns(server->clock), timeout_ns = context->request.timeout_ms * 1000000;
-    context->queue_ns = began_ns - context->queued_ns;
+    context->queue_ns = began_ns - context->entry.note.received_ns;
+    queries_run(&server->queries, &context->entry);
     *error = (struct query_error){.type = QUERY_ERROR_NONE};
     if (atomic_load(&exchange->gone)) {
         error->type = QUERY_ERROR_CANCELED;
@@ -121,10 +124,47 @@ static int query_evaluate(struct exchange *exchange, struct query_error *error) 
     return status;
 }
 
+/* Into the log and the list of slow ones, if it is one. */
+static void slow_note(struct exchange *exchange, const char *error) {
+    struct server *server = exchange->server;
+    struct query_context *context = exchange->context;
+    uint64_t threshold_ns = server->config->limits.query_slow_ms * 1000000;
+    uint64_t duration_ns = clock_monotonic_ns(server->clock) - context->entry.note.received_ns;
+    if (threshold_ns == 0 || duration_ns < threshold_ns)
+        return;
+    struct query_slow slow = {
+        .note = context->entry.note, .queue_ns = context->queue_ns, .duration_ns = duration_ns};
+    struct slice text = queries_text_cut(context->entry.text);
+    struct query_stats stats = {0};
+    if (context->result != NULL) {
+        query_result_stats(context->result, &stats);
+        slow.series = query_result_series_count(context->result);
+    }
+    slow.samples_read = stats.samples_read;
+    slow.samples_peak = stats.samples_peak;
+    memcpy(slow.text, text.data, text.len);
+    slow.text_len = text.len;
+    snprintf(slow.error, sizeof slow.error, "%.*s", (int)sizeof slow.error - 1, error);
+    queries_slow_add(&server->queries, &slow);
+    metric_add(METRIC_queries_slow, 1);
+    char shown[QUERIES_TEXT_BYTES / 2 + 1]; /* a line of the log has room for it, escaped */
+    snprintf(shown, sizeof shown, "%.*s", SLICE_ARGS(text));
+    log_warn("slow query", LOG_U64("id", slow.note.id), LOG_DOUBLE("duration_s", (double)duration_ns / 1e9),
+             LOG_DOUBLE("queued_s", (double)slow.queue_ns / 1e9),
+             LOG_STR("type", slow.note.range ? "range" : "instant"), LOG_I64("start_ms", slow.note.start_ms),
+             LOG_I64("end_ms", slow.note.end_ms), LOG_I64("step_ms", slow.note.step_ms),
+             LOG_U64("samples_read", slow.samples_read), LOG_U64("series", slow.series),
+             LOG_STR("client", slow.note.client), LOG_STR("error", slow.error), LOG_STR("query", shown));
+}
+
 static void query_work(struct job *job) {
     struct exchange *exchange = CONTAINER_OF(job, struct exchange, job);
+    struct query_context *context = exchange->context;
     struct query_error error;
-    if (query_evaluate(exchange, &error) < 0) {
+    int status = query_evaluate(exchange, &error);
+    queries_remove(&exchange->server->queries, &context->entry);
+    slow_note(exchange, status < 0 ? error.text : "");
+    if (status < 0) {
         metric_add(METRIC_queries_failed, 1);
         api_error_query(exchange, &error);
     } else {
@@ -245,6 +285,21 @@ static bool common_params(struct exchange *exchange, const struct params *params
     return true;
 }
 
+static void query_list(struct exchange *exchange, struct query_context *context) {
+    const struct query_request *request = &context->request;
+    context->entry =
+        (struct query_entry){.note = {.range = request->range,
+                                      .start_ms = request->start_ms,
+                                      .end_ms = request->end_ms,
+                                      .step_ms = request->step_ms,
+                                      .received_ms = clock_wall_ms(exchange->server->clock),
+                                      .received_ns = clock_monotonic_ns(exchange->server->clock)},
+                             .text = request->text,
+                             .canceled = &exchange->gone};
+    exchange_client(exchange, context->entry.note.client, sizeof context->entry.note.client);
+    queries_add(&exchange->server->queries, &context->entry);
+}
+
 static void query_handle(struct exchange *exchange, bool range) {
     struct params params;
     struct query_context *context = ARENA_NEW(&exchange->arena, struct query_context);
@@ -269,7 +324,7 @@ static void query_handle(struct exchange *exchange, bool range) {
         goto refused;
     exchange->context = context;
     exchange->release = query_release;
-    context->queued_ns = clock_monotonic_ns(exchange->server->clock);
+    query_list(exchange, context);
     api_work(exchange, query_work);
     return;
 refused:

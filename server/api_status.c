@@ -1,7 +1,6 @@
 /* api_status.c: what this server is and how it was started; its health and its numbers. */
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/json_text.h"
@@ -54,15 +53,6 @@ void api_features(struct exchange *exchange) {
 /* ---- How it runs ----------------------------------------------------------------------------------------
  */
 
-static void time_append(struct buf *out, const char *key, int64_t time_ms) {
-    char text[40];
-    struct tm parts;
-    time_t seconds = (time_t)(time_ms / 1000);
-    gmtime_r(&seconds, &parts);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-    buf_printf(out, "\"%s\":\"%s\"", key, text);
-}
-
 /* As Prometheus says it: "15d", "15d or 10GiB". */
 static void retention_text(const struct limits *limits, char *out, size_t bytes) {
     unsigned long long hours = limits->retention_ms / 3600000, size = limits->retention_bytes;
@@ -86,7 +76,7 @@ void api_status_runtimeinfo(struct exchange *exchange) {
     retention_text(&server->config->limits, retention, sizeof retention);
     api_success_begin(exchange);
     buf_append_byte(out, '{');
-    time_append(out, "startTime", server->started_ms);
+    api_time_append(out, "startTime", server->started_ms);
     buf_append_str(out, ",\"CWD\":");
     json_string_append(out, slice_str(getcwd(text, sizeof text) != NULL ? text : ""), JSON_HTML);
     buf_append_str(out, ",\"hostname\":");
@@ -95,7 +85,7 @@ void api_status_runtimeinfo(struct exchange *exchange) {
     text[sizeof text - 1] = 0;
     json_string_append(out, slice_str(text), JSON_HTML);
     buf_append_byte(out, ',');
-    time_append(out, "serverTime", clock_wall_ms(server->clock));
+    api_time_append(out, "serverTime", clock_wall_ms(server->clock));
     buf_printf(
         out,
         ",\"reloadConfigSuccess\":true,\"lastConfigTime\":\"1970-01-01T00:00:00Z\",\"corruptionCount\":%llu,"

@@ -161,7 +161,8 @@ static const char *limit_values(const struct limit_info *info) {
 /* Where 0 is no bound. Elsewhere it would refuse everything, which nobody means. */
 static bool limit_takes_zero(const struct limit_info *info) {
     return info->offset == offsetof(struct limits, retention_ms) ||
-           info->offset == offsetof(struct limits, retention_bytes);
+           info->offset == offsetof(struct limits, retention_bytes) ||
+           info->offset == offsetof(struct limits, query_slow_ms);
 }
 
 static bool limit_set(const struct limit_info *info, struct limits *limits, const char *text) {

@@ -22,6 +22,7 @@ struct config {
     enum log_level log_level;
     enum log_format log_format;
     bool enable_admin_api;
+    bool request_log;
     uint64_t self_scrape_ms;
     uint64_t loops;
     bool delayed_name_removal;

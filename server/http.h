@@ -43,7 +43,7 @@ struct exchange {
     const struct route *route;
     uint64_t read_ns;   /* when its last byte was there */
     struct arena arena; /* lives as long as the exchange */
-    atomic_bool gone;   /* the client left: nobody reads the answer */
+    atomic_bool gone; /* the client left, nobody reads the answer; or the query was canceled: stop working */
 
     /* The answer. */
     int code;
@@ -64,6 +64,9 @@ void exchange_send(struct exchange *exchange);
 
 /* From any thread: exchange_send on the exchange's loop. */
 void exchange_post(struct exchange *exchange);
+
+/* The client's address, "127.0.0.1:50000"; on the loop. "" if the system does not know. */
+void exchange_client(const struct exchange *exchange, char *out, size_t bytes);
 
 /* Adds a header line. */
 void exchange_header(struct exchange *exchange, const char *name, const char *value);

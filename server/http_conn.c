@@ -10,6 +10,7 @@
  * exchange's buffer. */
 #include "server/http_conn.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,6 +18,7 @@
 
 #include "base/alloc.h"
 #include "base/assert.h"
+#include "base/log.h"
 #include "base/metrics.h"
 #include "server/api.h"
 
@@ -26,6 +28,8 @@
 #define LINGER_MS            2000
 #define LINGER_BYTES_MAX     ((uint64_t)64 << 20)
 #define KEPT_BYTES_MAX       ((size_t)256 << 10)
+#define PATH_LOGGED_BYTES    256 /* the rest of a line has room, too, when all of it is escaped */
+#define QUERY_LOGGED_BYTES   1024
 
 /* state → the states that may follow */
 #define MAY(state) (1u << CONNECTION_##state)
@@ -117,6 +121,7 @@ void exchange_reset(struct exchange *exchange) {
     exchange->context = NULL;
     exchange->route = NULL;
     exchange->code = 0;
+    exchange->read_ns = 0;
     exchange->type = NULL;
     exchange->method = 0;
     exchange->path = exchange->route_path = slice_of(NULL, 0);
@@ -505,8 +510,41 @@ static void request_prepare(struct connection *connection) {
     connection_deadline_set(connection, limits_of(connection)->idle_ms_max);
 }
 
+static const char *method_name(unsigned method) {
+    static const struct {
+        unsigned method;
+        const char *name;
+    } names[] = {{METHOD_GET, "GET"},
+                 {METHOD_HEAD, "HEAD"},
+                 {METHOD_POST, "POST"},
+                 {METHOD_PUT, "PUT"},
+                 {METHOD_OPTIONS, "OPTIONS"}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (names[i].method == method)
+            return names[i].name;
+    return "other";
+}
+
+/* 499: the client left before the answer was written. */
+static void request_log(struct connection *connection) {
+    const struct exchange *exchange = &connection->exchange;
+    char client[64], path[PATH_LOGGED_BYTES + 1], query[QUERY_LOGGED_BYTES + 1];
+    bool left = connection->state == CONNECTION_CLOSED;
+    uint64_t now_ns = clock_monotonic_ns(connection->loop->server->clock);
+    exchange_client(exchange, client, sizeof client);
+    snprintf(path, sizeof path, "%.*s", SLICE_ARGS(exchange->path));
+    snprintf(query, sizeof query, "%.*s", SLICE_ARGS(exchange->query));
+    log_info("request", LOG_STR("client", client), LOG_STR("method", method_name(exchange->method)),
+             LOG_STR("path", path), LOG_STR("query", query), LOG_I64("code", left ? 499 : exchange->code),
+             LOG_DOUBLE("duration_s", exchange->read_ns > 0 ? (double)(now_ns - exchange->read_ns) / 1e9 : 0),
+             LOG_U64("request_bytes", exchange->body.len), LOG_U64("reply_bytes", connection->reply_bytes));
+}
+
 void connection_reply_done(struct connection *connection) {
     connection->working = false;
+    if (connection->loop->server->config->request_log)
+        request_log(connection);
+    connection->reply_bytes = 0;
     exchange_reset(&connection->exchange);
     if (connection->state == CONNECTION_CLOSED) {
         connection_maybe_free(connection);
@@ -593,6 +631,20 @@ void connection_open(struct loop *loop, int fd, bool refused) {
         connection_close(connection);
     else
         reading_set(connection, true);
+}
+
+void exchange_client(const struct exchange *exchange, char *out, size_t bytes) {
+    const struct connection *connection = CONTAINER_OF(exchange, struct connection, exchange);
+    struct sockaddr_storage peer;
+    int len = (int)sizeof peer;
+    char host[INET6_ADDRSTRLEN];
+    out[0] = 0;
+    if (uv_tcp_getpeername(&connection->tcp, (struct sockaddr *)&peer, &len) != 0)
+        return;
+    if (peer.ss_family == AF_INET && uv_ip4_name((struct sockaddr_in *)&peer, host, sizeof host) == 0)
+        snprintf(out, bytes, "%s:%u", host, (unsigned)ntohs(((struct sockaddr_in *)&peer)->sin_port));
+    else if (peer.ss_family == AF_INET6 && uv_ip6_name((struct sockaddr_in6 *)&peer, host, sizeof host) == 0)
+        snprintf(out, bytes, "[%s]:%u", host, (unsigned)ntohs(((struct sockaddr_in6 *)&peer)->sin6_port));
 }
 
 /* ---- Time -----------------------------------------------------------------------------------------------

@@ -62,7 +62,8 @@ struct connection {
     /* Writing. */
     uv_write_t write;
     bool write_busy;
-    size_t write_left; /* when last looked at, to see progress */
+    uint64_t reply_bytes; /* handed to the socket, head and all */
+    size_t write_left;    /* when last looked at, to see progress */
     struct buf reply_head;
     struct buf reply_zip;
     char chunk_head[20];

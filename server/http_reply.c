@@ -108,6 +108,8 @@ static void write_handle(uv_write_t *write, int status) {
 
 static void write_start(struct connection *connection, const uv_buf_t *buffers, unsigned count) {
     connection->write.data = connection;
+    for (unsigned i = 0; i < count; i++)
+        connection->reply_bytes += buffers[i].len;
     int error = uv_write(&connection->write, (uv_stream_t *)&connection->tcp, buffers, count, write_handle);
     connection->write_left = uv_stream_get_write_queue_size((uv_stream_t *)&connection->tcp);
     if (error != 0) {

@@ -121,6 +121,7 @@ static int loops_start(struct program *program, struct error_detail *detail) {
     uint64_t workers = program->config.limits.query_concurrency_max;
     if (workers > 2 * cpus)
         workers = 2 * cpus;
+    TRY(queries_init(&server->queries, (size_t)program->config.limits.query_slow_rows_max));
     TRY(workers_init(&server->workers, (size_t)workers, (size_t)program->config.limits.query_queue_max));
     TRY(listener_start(&program->listener, detail));
     server->loops[0].on_end = first_loop_end;
@@ -158,6 +159,7 @@ static void program_release(struct program *program) {
     for (size_t i = 0; i < server->loop_count; i++)
         loop_release(&server->loops[i]);
     self_scrape_release(&program->self_scrape);
+    queries_release(&server->queries);
     mem_free(server->loops);
     listener_release(&program->listener);
 }

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "server/config.h"
+#include "server/queries.h"
 #include "server/worker.h"
 #include "storage/storage.h"
 
@@ -19,6 +20,7 @@ struct server {
     const struct clock *clock;
     struct storage *storage;
     struct workers workers;
+    struct queries queries;
     struct loop *loops;
     size_t loop_count;
     int64_t started_ms;

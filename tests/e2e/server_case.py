@@ -5,7 +5,7 @@ import time
 import unittest
 
 import support
-from lib.raw_http import RawClient
+from lib.raw_http import RawClient, wait_until
 
 
 def now_ms():
@@ -61,3 +61,29 @@ class ServerCase(unittest.TestCase):
         text = self.server.get("/metrics")[1].decode()
         match = re.search(rf"^{re.escape(name)} (\S+)$", text, re.M)
         return float(match.group(1)) if match else None
+
+
+class HeavyCase(ServerCase):
+    """The server has data, and cls.heavy is a query over it that takes seconds."""
+    HEAVY = ("/api/v1/query_range?query=sum(count_over_time(heavy%5B1h%5D)%2Bcount_over_time(heavy%5B59m%5D))"
+             "&start={}&end={}&step=1")
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.begin = now_ms() // 1000 * 1000 - 7200000
+        for first in range(0, 2000, 500):
+            rows = [({"__name__": "heavy", "n": str(n)}, [(cls.begin + i * 60000, float(i)) for i in range(100)])
+                    for n in range(first, first + 500)]
+            if cls.server.write(rows)[0] != 204:
+                raise AssertionError("the samples were not taken")
+        cls.heavy = cls.HEAVY.format(cls.begin // 1000, cls.begin // 1000 + 10000)
+
+    def start_heavy(self, extra=""):
+        client = self.client()
+        client.socket.settimeout(120)
+        client.send(f"GET {self.heavy}{extra} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        return client
+
+    def idle(self):
+        return wait_until(lambda: self.metric("tidalite_queries_active") == 0, 60)

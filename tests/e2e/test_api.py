@@ -11,7 +11,8 @@ import unittest
 import urllib.parse
 
 import support
-from server_case import ServerCase, body_of, now_ms, series
+from lib.raw_http import RawClient, wait_until
+from server_case import HeavyCase, ServerCase, body_of, now_ms, series
 
 MATCH = "match%5B%5D="
 
@@ -208,6 +209,8 @@ class ShapeTest(ServerCase):
             code, _ = self.server.get("/api/v1/query", query=f"{name}(a)")
             self.assertEqual(code, 422, name)
         self.assertFalse(features["api"]["admin"])
+        code, body = self.server.request("POST", "/api/v1/admin/cancel_query?id=1")
+        self.assertEqual((code, json.loads(body)["error"]), (500, "admin APIs disabled"))
 
     def test_federate_utf8(self):
         """Names that are none of old: in quotes for who understands that, changed for others."""
@@ -275,6 +278,97 @@ class ShapeTest(ServerCase):
             self.assertIn("stats", answer["data"])
             self.assertEqual(answer["warnings"], ['value "y<" for parameter "stats" is deprecated and will be rejected in the next '
                                                   'major release, use "true" or "all"'])
+
+
+class QueriesTest(HeavyCase):
+    """Queries that run can be looked at and stopped; slow ones leave a trace; requests are logged when asked for."""
+    flags = ("--enable-admin-api", "--slow-query", "100ms", "--query-concurrency", "1", "--log-format", "json", "--request-log")
+
+    def active(self):
+        return self.server.data("/api/v1/status/active_queries")
+
+    def events(self, message):
+        return [event for event in map(json.loads, self.server.log().splitlines()) if event["msg"] == message]
+
+    def cancel(self, query, method="POST"):
+        code, body = self.server.request(method, "/api/v1/admin/cancel_query" + query)
+        return code, json.loads(body or b"null")
+
+    def test_cancel(self):
+        self.assertTrue(self.idle())
+        self.assertEqual(self.active(), [])
+        before = self.metric("tidalite_queries_canceled_total")
+        running = self.start_heavy()
+        self.assertTrue(wait_until(self.active))
+        queued = self.start_heavy("&limit=7")
+        self.assertTrue(wait_until(lambda: sorted(q["state"] for q in self.active()) == ["queued", "running"]))
+        second, first = self.active()
+        self.assertEqual((first["state"], first["type"], first["step"], first["client"]),
+                         ("running", "range", 1, "127.0.0.1:%d" % running.socket.getsockname()[1]))
+        self.assertEqual(first["end"] - first["start"], 10000)
+        self.assertIn("count_over_time(heavy[1h])", first["query"])
+        self.assertGreater(second["id"], first["id"])
+        self.assertRegex(first["received"], r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z$")
+        self.assertLess(0, first["duration"])
+        self.assertEqual(self.cancel(f"?id={second['id']}"), (204, None))
+        self.assertEqual(self.cancel(f"?id={first['id']}", "PUT"), (204, None))
+        for client in (running, queued):
+            reply = client.reply()
+            self.assertEqual((reply.code, json.loads(reply.body)["errorType"]), (499, "canceled"))
+            client.send(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertEqual(client.reply().code, 200, "the connection goes on")
+            client.send(b"GET /api/v1/query?query=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertEqual(client.reply().code, 200, "and its next query is not stopped")
+        self.assertEqual(self.active(), [])
+        self.assertEqual(self.metric("tidalite_queries_canceled_total"), before + 2)
+        self.assertEqual(self.cancel(f"?id={first['id']}"), (404, {
+            "status": "error", "errorType": "not_found", "error": f"no query with the id {first['id']} waits or runs"}))
+        for query in ("", "?id=", "?id=x", "?id=0", "?id=-1", "?id=99999999999999999999"):
+            self.assertEqual(self.cancel(query)[0], 400, query)
+        self.assertEqual(self.cancel("?id=1", "GET")[0], 405)
+
+    def test_slow(self):
+        before = self.metric("tidalite_queries_slow_total")
+        self.assertEqual(self.server.get("/api/v1/query", query="1 + 2")[0], 200)
+        self.assertEqual(self.start_heavy().reply().code, 200)
+        client = self.start_heavy("&timeout=200ms")
+        self.assertEqual(client.reply().code, 503)
+        rows = self.server.data("/api/v1/status/slow_queries")
+        self.assertNotIn("1 + 2", [row["query"] for row in rows])
+        late, slow = rows[:2]
+        self.assertEqual((slow["error"], slow["series"], slow["samplesRead"]), ("", 1, 400000))
+        self.assertGreater(slow["duration"], 0.1)
+        self.assertGreater(slow["peakSamples"], 0)
+        self.assertRegex(late["error"], "query timed out")
+        self.assertEqual(late["client"], "127.0.0.1:%d" % client.socket.getsockname()[1])
+        self.assertEqual(self.metric("tidalite_queries_slow_total"), before + 2)
+        lines = {event["id"]: event for event in self.events("slow query")}
+        for row in (late, slow):
+            line = lines[row["id"]]
+            self.assertEqual((line["level"], line["query"], line["samples_read"]), ("warn", row["query"], row["samplesRead"]))
+            self.assertAlmostEqual(line["duration_s"], row["duration"], places=2)
+
+    def test_request_log(self):
+        self.assertEqual(self.server.get("/api/v1/labels?match[]=none&marked")[0], 200)
+        with RawClient(self.server.port) as client:
+            client.send(b'GET /nothing?"marked" HTTP/1.1\r\nHost: x\r\n\r\n')
+            self.assertEqual(client.reply().code, 404)
+            client.send(b"NONSENSE\r\n\r\n")
+            client.reply()
+        client = self.start_heavy("&marked=gone")
+        self.assertTrue(wait_until(self.active))
+        client.close()
+
+        def marked():
+            return [event for event in self.events("request") if "marked" in event["query"]]
+
+        self.assertTrue(wait_until(lambda: len(marked()) == 3))
+        found, missing, gone = marked()
+        self.assertEqual((found["method"], found["path"], found["code"], found["query"]),
+                         ("GET", "/api/v1/labels", 200, "match[]=none&marked"))
+        self.assertGreater(found["reply_bytes"], 100)
+        self.assertEqual((missing["path"], missing["code"]), ("/nothing", 404))
+        self.assertEqual((gone["path"], gone["code"]), ("/api/v1/query_range", 499))
 
 
 class PrefixTest(ServerCase):

@@ -17,7 +17,7 @@ import zlib
 
 import support
 from lib.raw_http import RawClient, wait_until
-from server_case import ServerCase, body_of, now_ms, series
+from server_case import HeavyCase, ServerCase, body_of, now_ms, series
 
 WRITE_HEAD = ("POST /api/v1/write HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\n"
               "Content-Encoding: snappy\r\n")
@@ -486,31 +486,9 @@ class ProtocolTest(ServerCase):
         self.assertTrue(wait_until(lambda: self.metric("tidalite_http_connections_open") <= 6))
 
 
-class QueryTest(ServerCase):
+class QueryTest(HeavyCase):
     """The frame around queries; what they compute is tested in query/."""
     flags = ("--query-concurrency", "1", "--query-queue", "2", "--loops", "2")
-    HEAVY = ("/api/v1/query_range?query=sum(count_over_time(heavy%5B1h%5D)%2Bcount_over_time(heavy%5B59m%5D))"
-             "&start={}&end={}&step=1")
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.begin = now_ms() // 1000 * 1000 - 7200000
-        for first in range(0, 2000, 500):
-            rows = [({"__name__": "heavy", "n": str(n)}, [(cls.begin + i * 60000, float(i)) for i in range(100)])
-                    for n in range(first, first + 500)]
-            if cls.server.write(rows)[0] != 204:
-                raise AssertionError("the samples were not taken")
-        cls.heavy = cls.HEAVY.format(cls.begin // 1000, cls.begin // 1000 + 10000)
-
-    def start_heavy(self, extra=""):
-        client = self.client()
-        client.socket.settimeout(120)
-        client.send(f"GET {self.heavy}{extra} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        return client
-
-    def idle(self):
-        return wait_until(lambda: self.metric("tidalite_queries_active") == 0, 60)
 
     def test_bytes(self):
         """Every byte of an answer is as Prometheus writes it."""

@@ -283,6 +283,11 @@ static void test_log(void **state) {
     line[len] = '\0';
     assert_non_null(strstr(line, "\"i\":-9223372036854775808,\"u\":18446744073709551615,\"d\":0.5,"
                                  "\"s\":\"a\\u0009b\\nc\",\"none\":\"\"}\n"));
+    /* What is no UTF-8 does not stay. */
+    log_info("m", LOG_STR("text", "\xc3\xa4\xff\xe2\x82"));
+    len = read(ends[0], line, sizeof line - 1);
+    line[len] = '\0';
+    assert_non_null(strstr(line, "\"text\":\"\xc3\xa4\\ufffd\\ufffd\\ufffd\"}\n"));
     static char longest[6000], got[8000];
     memset(longest, 'x', sizeof longest - 1);
     log_setup(LOG_WARN, LOG_FORMAT_LOGFMT, ends[1]);

@@ -124,20 +124,22 @@ static void test_serve(void **state) {
     assert_false(config.delayed_name_removal);
 }
 
-/* 0 is no bound for these two, and nothing else takes it. */
+/* 0 is no bound for two, never for the third, and nothing else takes it. */
 static void test_zero(void **state) {
     (void)state;
     struct config config;
     enum config_action action;
     struct error_detail detail;
-    char *argv[] = {"tidalite", "serve", "--retention", "0", "--retention-bytes=0", NULL};
+    char *argv[] = {"tidalite", "serve", "--retention", "0", "--retention-bytes=0", "--slow-query=0", NULL};
     assert_int_equal(parse(argv, &config, &action, &detail), STATUS_OK);
     assert_int_equal(config.limits.retention_ms, 0);
     assert_int_equal(config.limits.retention_bytes, 0);
+    assert_int_equal(config.limits.query_slow_ms, 0);
     uint64_t count;
     const struct limit_info *infos = limits_info(&count);
     for (uint64_t i = 0; i < count; i++) {
-        bool takes = strncmp(infos[i].flag, "--retention", strlen("--retention")) == 0;
+        bool takes = strncmp(infos[i].flag, "--retention", strlen("--retention")) == 0 ||
+                     strcmp(infos[i].flag, "--slow-query") == 0;
         char *flag[] = {"tidalite", "serve", (char *)(uintptr_t)infos[i].flag, "0", NULL};
         if (infos[i].flag[0] != 0 && !takes)
             assert_int_equal(parse(flag, &config, &action, &detail), STATUS_BAD_INPUT);
