@@ -71,43 +71,24 @@ int storage_copy(struct storage *storage, void (*done)(void *context, int status
 
 /* ---- paths ---- */
 
-struct tree {
-    struct io *io;
-    const char *path;
-};
-
-static int tree_remove(struct io *io, const char *path);
-
-static int tree_each(void *context, const char *name) {
-    const struct tree *tree = context;
-    char *path = storage__path_join(tree->path, name);
-    if (path == NULL)
-        return STATUS_NO_MEMORY;
-    int status = io_remove(tree->io, path);
-    if (status < 0)
-        status = tree_remove(tree->io, path);
-    mem_free(path);
-    return status;
-}
-
-static int tree_remove(struct io *io, const char *path) {
-    struct tree tree = {io, path};
-    int status = io_list_dir(io, path, tree_each, &tree);
-    return status < 0 ? status : io_remove_dir(io, path);
-}
-
 static int sweep_each(void *context, const char *name) {
+    struct storage *storage = context;
     size_t len = strlen(name);
-    if (len > 4 && strcmp(name + len - 4, ".tmp") == 0)
-        (void)tree_each(context, name);
+    if (len <= 4 || strcmp(name + len - 4, ".tmp") != 0)
+        return STATUS_OK;
+    char *parent = storage__path_join(storage->dir, "snapshots");
+    char *path = parent == NULL ? NULL : storage__path_join(parent, name);
+    if (path != NULL)
+        (void)io_remove_tree(storage->options.io_maintain, path);
+    mem_free(parent);
+    mem_free(path);
     return STATUS_OK;
 }
 
 void storage__copy_sweep(struct storage *storage) {
     char *path = storage__path_join(storage->dir, "snapshots");
-    struct tree tree = {storage->options.io_maintain, path};
     if (path != NULL)
-        (void)io_list_dir(tree.io, path, sweep_each, &tree);
+        (void)io_list_dir(storage->options.io_maintain, path, sweep_each, storage);
     mem_free(path);
 }
 
@@ -143,7 +124,7 @@ void storage__copy_close(struct storage *storage) {
     if (copy == NULL)
         return;
     if (copy->to != NULL)
-        (void)tree_remove(storage->options.io_maintain, copy->to);
+        (void)io_remove_tree(storage->options.io_maintain, copy->to);
     job_release(storage);
     if (copy->request != NULL)
         storage__request_end(copy->request, STATUS_STOPPING, NULL);
@@ -162,7 +143,7 @@ static void job_end(struct storage *storage, int status, const char *what) {
         log_warn("the data directory could not be copied", LOG_STR("name", copy->name),
                  LOG_STR("error", what));
         if (copy->to != NULL)
-            (void)tree_remove(storage->options.io_maintain, copy->to);
+            (void)io_remove_tree(storage->options.io_maintain, copy->to);
     } else {
         log_info("the data directory was copied", LOG_STR("name", copy->name));
     }

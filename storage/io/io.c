@@ -344,6 +344,31 @@ int io_list_dir(struct io *io, const char *path, int (*each)(void *context, cons
     return status;
 }
 
+struct tree {
+    struct io *io;
+    const char *path;
+};
+
+static int tree_each(void *context, const char *name) {
+    const struct tree *tree = context;
+    size_t bytes = strlen(tree->path) + strlen(name) + 2;
+    char *path = mem_alloc(bytes);
+    if (path == NULL)
+        return STATUS_NO_MEMORY;
+    snprintf(path, bytes, "%s/%s", tree->path, name);
+    int status = io_remove(tree->io, path);
+    if (status < 0)
+        status = io_remove_tree(tree->io, path);
+    mem_free(path);
+    return status;
+}
+
+int io_remove_tree(struct io *io, const char *path) {
+    struct tree tree = {io, path};
+    int status = io_list_dir(io, path, tree_each, &tree);
+    return status < 0 ? status : io_remove_dir(io, path);
+}
+
 /* ---- Maps and locks --------------------------------------------------------------------------------------
  */
 

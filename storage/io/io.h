@@ -96,6 +96,9 @@ int io_link(struct io *io, const char *from, const char *to);
 int io_remove(struct io *io, const char *path);
 int io_remove_dir(struct io *io, const char *path); /* an empty one */
 
+/* A directory with all that is in it; what comes behind an error stays. */
+int io_remove_tree(struct io *io, const char *path);
+
 /* Makes the directory (one level; an existing one is fine) and its entry in its parent durable. */
 int io_make_dir(struct io *io, const char *path, struct error_detail *detail);
 

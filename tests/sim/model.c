@@ -39,6 +39,7 @@ void model_release(struct model *model) {
     }
     free(model->series);
     free(model->writes);
+    free(model->applied);
     free(model->rots);
 }
 
@@ -209,6 +210,8 @@ struct model_verdict model_acknowledge(struct model *model, struct model_write *
            model->writes[model->unsettled]->state != WRITE_IN_FLIGHT &&
            model->writes[model->unsettled]->state != WRITE_MAYBE)
         model->unsettled++;
+    GROW(model->applied, model->applied_count, model->applied_capacity);
+    model->applied[model->applied_count++] = write;
     return apply(model, write, at, false);
 }
 
@@ -452,6 +455,58 @@ const char *model_compare(const struct model *model, uint32_t number, const stru
         return text;
     }
     return NULL;
+}
+
+/* ---- an instant ---- */
+
+void model_base_take(const struct model *model, struct model_base *out) {
+    *out = (struct model_base){.series = must(calloc(model->series_count, sizeof *out->series)),
+                               .series_count = model->series_count,
+                               .applied_begin = model->applied_count,
+                               .applied_end = model->applied_count};
+    for (size_t i = 0; i < model->series_count; i++) {
+        const struct model_series *from = &model->series[i];
+        struct model_series *to = &out->series[i];
+        to->count = to->capacity = from->count;
+        to->samples = must(malloc((from->count + 1) * sizeof *to->samples));
+        if (from->count > 0)
+            memcpy(to->samples, from->samples, from->count * sizeof *to->samples);
+    }
+}
+
+void model_base_release(struct model_base *base) {
+    for (size_t i = 0; i < base->series_count && base->series != NULL; i++) {
+        free(base->series[i].samples);
+        free(base->series[i].declared);
+    }
+    free(base->series);
+    *base = (struct model_base){0};
+}
+
+static const char *all_compare(const struct model *model, const struct found_series *found) {
+    const char *different = NULL;
+    for (uint32_t i = 0; i < model->series_count && different == NULL; i++)
+        different = model_compare(model, i, &found[i].columns, INT64_MIN, INT64_MAX);
+    return different;
+}
+
+const char *model_base_compare(const struct model *model, struct model_base *base,
+                               const struct found_series *found) {
+    static char first[256];
+    struct model_base again;
+    struct model at = {.series = base->series, .series_count = base->series_count};
+    const char *different = all_compare(&at, found);
+    if (different == NULL)
+        return NULL;
+    snprintf(first, sizeof first, "%s", different);
+    model_base_take(&at, &again); /* so that the base stays what it is */
+    at.series = again.series;
+    for (size_t i = base->applied_begin; i < base->applied_end && different != NULL; i++) {
+        (void)apply(&at, model->applied[i], (struct extent){0}, false);
+        different = all_compare(&at, found);
+    }
+    model_base_release(&again);
+    return different == NULL ? NULL : first;
 }
 
 bool model_series_has(const struct model_series *series, int64_t time_min_ms, int64_t time_max_ms) {

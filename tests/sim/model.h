@@ -79,6 +79,9 @@ struct model {
     struct model_write **writes; /* all that were ever sent, in order */
     size_t write_count;
     size_t write_capacity;
+    struct model_write **applied; /* what was acknowledged, in order */
+    size_t applied_count;
+    size_t applied_capacity;
     bool has_weak;
     struct extent last; /* of the last group that was acknowledged or carried over */
     size_t unsettled;   /* writes before this one are acknowledged or dead */
@@ -131,6 +134,20 @@ const char *model_compare(const struct model *model, uint32_t series, const stru
 
 /* All samples before that time are gone, as retention takes them. */
 void model_forget(struct model *model, int64_t before_ms);
+
+/* What a model held at one instant, and which of what it acknowledged came after. */
+struct model_base {
+    struct model_series *series; /* with samples only; NULL: none was taken */
+    size_t series_count;
+    size_t applied_begin, applied_end;
+};
+void model_base_take(const struct model *model, struct model_base *out);
+void model_base_release(struct model_base *base); /* zeroed is fine */
+
+/* NULL if what was found is what the model held at that instant, or after some of applied[applied_begin]
+ * to applied[applied_end], the first of them. Else what is different at the instant. */
+const char *model_base_compare(const struct model *model, struct model_base *base,
+                               const struct found_series *found);
 
 void model_rot(struct model *model, uint32_t segment, uint64_t offset);
 

@@ -45,7 +45,7 @@ struct progress {
     unsigned faults;
     unsigned round, step;
     uint64_t ends, worlds, acknowledged, failed, checks, opens, rots, lost_to_rot, cuts, lates, deletes,
-        cleaned, merges, snapshots, trace_sum;
+        cleaned, merges, snapshots, copies, trace_sum;
 };
 
 /* Which steps a run does: bit by (round, step). NULL: all. */
@@ -122,6 +122,7 @@ static void world_run_rounds(uint64_t seed, unsigned rounds, unsigned faults, co
     progress->lates += world.lates;
     progress->snapshots += world.snapshots;
     progress->deletes += world.deletes;
+    progress->copies += world.copies;
     progress->cleaned += world.cleaned;
     progress->merges += world.merges;
 }
@@ -387,7 +388,8 @@ int main(int argc, char **argv) {
     }
     printf("sim: %llu ends survived in %llu worlds from seed %llu on: %llu requests acknowledged, %llu "
            "failed, %llu starts, %llu comparisons, %llu blocks cut, %llu of late samples, %llu deletes, %llu "
-           "blocks cleaned, %llu merges, %llu snapshots, %llu bits flipped, %llu samples lost to that; trace "
+           "blocks cleaned, %llu merges, %llu snapshots, %llu copies, %llu bits flipped, %llu samples lost "
+           "to that; trace "
            "%016llx\n",
            (unsigned long long)progress->ends, (unsigned long long)progress->worlds,
            (unsigned long long)options.seed, (unsigned long long)progress->acknowledged,
@@ -395,7 +397,8 @@ int main(int argc, char **argv) {
            (unsigned long long)progress->checks, (unsigned long long)progress->cuts,
            (unsigned long long)progress->lates, (unsigned long long)progress->deletes,
            (unsigned long long)progress->cleaned, (unsigned long long)progress->merges,
-           (unsigned long long)progress->snapshots, (unsigned long long)progress->rots,
-           (unsigned long long)progress->lost_to_rot, (unsigned long long)progress->trace_sum);
+           (unsigned long long)progress->snapshots, (unsigned long long)progress->copies,
+           (unsigned long long)progress->rots, (unsigned long long)progress->lost_to_rot,
+           (unsigned long long)progress->trace_sum);
     return 0;
 }

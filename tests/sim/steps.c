@@ -197,6 +197,10 @@ static void step_clean(struct world *world) {
     world_clean(world);
 }
 
+static void step_copy(struct world *world) {
+    world_copy_ask(world);
+}
+
 static void step_alive(struct world *world) {
     world_check_alive(world);
 }
@@ -212,6 +216,7 @@ void step_run(struct world *world) {
         {"drain", step_drain, 6},     {"query", step_query, 6},      {"query all", step_query_all, 1},
         {"restart", step_restart, 1}, {"clock", step_clock, 2},      {"fill", step_fill, 3},
         {"alive", step_alive, 1},     {"delete", step_delete, 5},    {"clean", step_clean, 1},
+        {"copy", step_copy, 3},
     };
     unsigned sum = 0;
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
@@ -222,4 +227,5 @@ void step_run(struct world *world) {
         drawn -= steps[at++].weight;
     world_note(world, "step %s", steps[at].name);
     steps[at].run(world);
+    world_copy_check(world, false);
 }

@@ -12,7 +12,7 @@
 #include "base/label.h"
 #include "base/metrics.h"
 
-#define DIR           "db"
+#define DIR           WORLD_DIR
 #define WALL_BEGIN_MS INT64_C(1700000000000)
 #define CALM_TRIES    3
 #define SEGMENT_BYTES ((uint64_t)64 << 10)
@@ -62,12 +62,17 @@ static uint64_t clock_monotonic(void *context) {
 
 /* ---- what reaches the disk ---- */
 
+/* Does it belong to a copy? */
+static bool is_copy(const char *path) {
+    return strncmp(path, DIR "/snapshots", sizeof DIR "/snapshots" - 1) == 0;
+}
+
 /* "db/wal/0000002a.log" → 42; 0 for any other path. */
 static uint32_t segment_of(const char *path) {
     const char *name = strrchr(path, '/');
     unsigned long number;
     char *end;
-    if (name == NULL || strlen(name) != 13)
+    if (name == NULL || strlen(name) != 13 || is_copy(path))
         return 0;
     number = strtoul(name + 1, &end, 16);
     return strcmp(end, ".log") == 0 ? (uint32_t)number : 0;
@@ -80,6 +85,8 @@ static void on_event(void *context, const struct io_event *event) {
         world_note(world, "%s %s %llu %llu = %lld", kinds[event->kind], event->path,
                    (unsigned long long)event->offset, (unsigned long long)event->len,
                    (long long)event->result);
+        if (is_copy(event->path))
+            return;
         if (event->kind == IO_EVENT_SYNC && event->result == 0) {
             if (world->writing.segment != 0)
                 world->written = world->writing;
@@ -94,7 +101,7 @@ static void on_event(void *context, const struct io_event *event) {
         }
         return;
     }
-    if (event->kind != IO_EVENT_WRITE)
+    if (event->kind != IO_EVENT_WRITE || is_copy(event->path))
         return;
     uint32_t segment = segment_of(event->path);
     if (world->writing.segment != segment)
@@ -162,6 +169,7 @@ void world_release(struct world *world) {
     if (world->storage != NULL)
         storage_close(world->storage);
     model_release(&world->model);
+    world_copy_release(world);
     buf_release(&world->labels);
     io_close(world->io);
 }
@@ -207,6 +215,8 @@ void world_close(struct world *world) {
         world_fail(world, "%u requests were never answered", world->in_flight);
     if (world->cleans != 0)
         world_fail(world, "%u askings to clean were never answered", world->cleans);
+    if (world->copy.asked)
+        world_fail(world, "the asking for a copy was never answered");
 }
 
 static void faults_apply(struct world *world, bool calm) {
@@ -242,11 +252,11 @@ static uint32_t series_number(struct world *world, struct storage_selection *sel
     return number_parse(world, selection_label(selection, index, slice_str("i")));
 }
 
-static struct found_series *found_read(struct world *world) {
+struct found_series *world_read(struct world *world, struct storage *storage) {
     struct found_series *found = calloc(world->series_count, sizeof *found);
     ASSERT(found != NULL);
     struct storage_selection *selection;
-    int status = storage_select(world->storage, NULL, 0, INT64_MIN, INT64_MAX, 0, &selection);
+    int status = storage_select(storage, NULL, 0, INT64_MIN, INT64_MAX, 0, &selection);
     if (status < 0)
         world_fail(world, "storage_select: %s", status_message(status));
     for (size_t i = 0; i < selection_series_count(selection); i++) {
@@ -259,7 +269,7 @@ static struct found_series *found_read(struct world *world) {
     return found;
 }
 
-static void found_release(struct world *world, struct found_series *found) {
+void world_read_release(struct world *world, struct found_series *found) {
     for (uint32_t i = 0; i < world->series_count; i++)
         sample_columns_release(&found[i].columns);
     free(found);
@@ -314,9 +324,9 @@ static void apply_finish(struct world *world) {
 
 void world_check_all(struct world *world) {
     apply_finish(world);
-    struct found_series *found = found_read(world);
+    struct found_series *found = world_read(world, world->storage);
     found_compare(world, found);
-    found_release(world, found);
+    world_read_release(world, found);
 }
 
 void world_check_series(struct world *world, uint32_t series, int64_t time_min_ms, int64_t time_max_ms) {
@@ -384,7 +394,7 @@ void world_check_labels(struct world *world) {
 /* After a start: what survived of the writes nobody knows about, what rot took, and is all else as it was? */
 void world_settle(struct world *world) {
     world->settled = true;
-    struct found_series *found = found_read(world);
+    struct found_series *found = world_read(world, world->storage);
     size_t lost;
     struct storage_status status;
     storage_status(world->storage, &status);
@@ -395,7 +405,7 @@ void world_settle(struct world *world) {
         world_fail(world, "%zu samples lost to rot, and nothing was reported: %s", lost,
                    world->model.lost_text);
     found_compare(world, found);
-    found_release(world, found);
+    world_read_release(world, found);
     if (world->calm_open && !status.writable)
         world_fail(world, "the log can't be written on a disk without faults");
     /* A file of a block that a failing disk did not give may be told of as damage: it was made anew from the
@@ -438,12 +448,15 @@ void world_open(struct world *world, bool calm) {
     }
     io_sim_end_after(world->io, IO_SIM_KILL, 0);
     world_settle(world);
+    world_copy_check(world, true);
 }
 
 static bool header_spare(void *context, const char *path, uint64_t offset) {
     /* One damaged copy of a header costs nothing; both cost the segment, which is too much to follow here. */
     struct world *world = context;
     uint32_t segment = segment_of(path);
+    if (is_copy(path))
+        return true; /* nobody reads it */
     if (strcmp(path, DIR "/manifest") == 0)
         return world->manifest_rot; /* one of its two copies may be damaged */
     if (segment == 0 || offset >= 8192)

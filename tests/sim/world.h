@@ -30,6 +30,16 @@ enum world_fault {
     FAULT_ALL = 255
 };
 
+#define WORLD_DIR "db"
+
+struct world_copy {
+    bool asked;             /* and not answered */
+    struct model_base base; /* what it must hold, if it is asked for */
+    struct model_base answered;
+    char path[96];        /* of the last one that was answered */
+    unsigned checks_left; /* of it */
+};
+
 struct world {
     uint64_t seed;
     unsigned faults; /* of enum world_fault */
@@ -43,6 +53,7 @@ struct world {
     int64_t scrape_ms; /* the time stamp that the next scrape has */
     unsigned in_flight;
     unsigned cleans; /* asked for and not answered */
+    struct world_copy copy;
     bool manifest_rot;
     bool armed;             /* a test made something fail: any operating error will do */
     struct buf labels;      /* of the request under way; with room, so that making one never allocates */
@@ -62,7 +73,7 @@ struct world {
     /* progress, for messages and sums */
     unsigned round, step;
     uint64_t acknowledged, failed, survived_ends, checks, lost_to_rot, opens, rots, cuts, lates, deletes,
-        cleaned, merges, snapshots;
+        cleaned, merges, snapshots, copies;
     FILE *trace;        /* NULL: none */
     uint64_t trace_sum; /* of all lines */
 };
@@ -110,6 +121,17 @@ bool world_delete(struct world *world, struct model_delete what);
 
 /* Asks for blocks to be written anew without what was deleted. */
 void world_clean(struct world *world);
+
+/* Asks for a copy of the data directory, unless one is under way or to be compared yet (world_copy.c). And
+ * compares the last one that was answered, if that is due: after its answer, and after an end of the machine.
+ */
+void world_copy_ask(struct world *world);
+void world_copy_check(struct world *world, bool after_end);
+void world_copy_release(struct world *world);
+
+/* All that a storage has, by number of the series. */
+struct found_series *world_read(struct world *world, struct storage *storage);
+void world_read_release(struct world *world, struct found_series *found);
 
 /* Runs the storage for this much virtual time, in small steps; ends early if the machine ends. */
 void world_run(struct world *world, uint64_t ns);
