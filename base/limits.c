@@ -8,15 +8,15 @@
 void limits_init(struct limits *limits) {
 #define LIMIT(name, value, unit, flag, answer) limits->name = (value);
 #include "base/limits.def"
-#undef LIMIT
     KILL_POINT_LIMITS(limits);
 }
 
 static const struct limit_info table[] = {
-#define LIMIT(name, value, unit, flag, answer)                                                               \
-    {#name, (value), (unit), (flag), (answer), offsetof(struct limits, name)},
+#define ROW(name, value, unit, flag, answer, zero)                                                           \
+    {#name, (value), (unit), (flag), (answer), offsetof(struct limits, name), (zero)},
+#define LIMIT(name, value, unit, flag, answer)         ROW(name, value, unit, flag, answer, false)
+#define LIMIT_OR_NONE(name, value, unit, flag, answer) ROW(name, value, unit, flag, answer, true)
 #include "base/limits.def"
-#undef LIMIT
 };
 
 const struct limit_info *limits_info(uint64_t *count_out) {

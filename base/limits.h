@@ -3,12 +3,12 @@
 #ifndef TIDALITE_BASE_LIMITS_H
 #define TIDALITE_BASE_LIMITS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct limits {
 #define LIMIT(name, value, unit, flag, answer) uint64_t name;
 #include "base/limits.def"
-#undef LIMIT
 };
 
 /* Sets every limit to its default. */
@@ -22,6 +22,7 @@ struct limit_info {
     const char *flag; /* "" = not settable */
     const char *answer;
     uint64_t offset; /* of the field in struct limits */
+    bool takes_zero; /* 0 is no bound; else it can't be set to that */
 };
 
 /* The table and its length. Static. */

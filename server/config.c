@@ -158,18 +158,11 @@ static const char *limit_values(const struct limit_info *info) {
     return strcmp(info->unit, "bytes") == 0 ? "BYTES" : "N";
 }
 
-/* Where 0 is no bound. Elsewhere it would refuse everything, which nobody means. */
-static bool limit_takes_zero(const struct limit_info *info) {
-    return info->offset == offsetof(struct limits, retention_ms) ||
-           info->offset == offsetof(struct limits, retention_bytes) ||
-           info->offset == offsetof(struct limits, query_slow_ms);
-}
-
 static bool limit_set(const struct limit_info *info, struct limits *limits, const char *text) {
     uint64_t value;
     bool ok =
         limit_is_duration(info) ? config_duration_parse(text, &value) : config_count_parse(text, &value);
-    if (!ok || (value == 0 && !limit_takes_zero(info)))
+    if (!ok || (value == 0 && !info->takes_zero))
         return false;
     *limit_field(info, limits) = value;
     return true;

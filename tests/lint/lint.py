@@ -206,7 +206,7 @@ def limit_rows(text):
     """The table rows that base/limits.def stands for."""
     rows = []
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-    for match in re.finditer(r'^LIMIT\(\s*(\w+),\s*([^,]+),\s*"([^"]*)",\s*"([^"]*)",\s*"([^"]*)"\)', text, re.M):
+    for match in re.finditer(r'^LIMIT(?:_OR_NONE)?\(\s*(\w+),\s*([^,]+),\s*"([^"]*)",\s*"([^"]*)",\s*"([^"]*)"\)', text, re.M):
         name, value, unit, flag, answer = match.groups()
         number = eval(re.sub(r"(\d)[uUlL]+", r"\1", value), {"__builtins__": {}})  # pylint: disable=eval-used
         flag = f"`{flag}`" if flag else "–"
