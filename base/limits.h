@@ -11,6 +11,14 @@ struct limits {
 #include "base/limits.def"
 };
 
+/* How many there are. */
+enum {
+#define LIMIT(name, value, unit, flag, answer) LIMIT_INDEX_##name,
+#include "base/limits.def"
+#undef LIMIT
+    LIMIT_COUNT
+};
+
 /* Sets every limit to its default. */
 void limits_init(struct limits *limits);
 

@@ -28,7 +28,7 @@ struct log_field {
 #define LOG_U64(k, v)    ((struct log_field){.key = (k), .kind = LOG_FIELD_U64, .u64 = (v)})
 #define LOG_DOUBLE(k, v) ((struct log_field){.key = (k), .kind = LOG_FIELD_DOUBLE, .number = (v)})
 
-/* For the whole process; call before other threads start. Defaults: LOG_INFO, logfmt, descriptor 2. */
+/* For the whole process; any thread, at any time. Defaults: LOG_INFO, logfmt, descriptor 2. */
 void log_setup(enum log_level level, enum log_format format, int fd);
 
 /* "debug", "info", "warn", "error" / "logfmt", "json" → the value; false if it is none of them. */

@@ -33,7 +33,7 @@ void api_features(struct exchange *exchange) {
     api_success_begin(exchange);
     buf_printf(
         out,
-        "{\"api\":{\"admin\":%s,\"exclude_alerts\":true,\"label_values_match\":true,\"lifecycle\":false,"
+        "{\"api\":{\"admin\":%s,\"exclude_alerts\":true,\"label_values_match\":true,\"lifecycle\":%s,"
         "\"query_stats\":true,\"query_warnings\":true,\"remote_write_receiver\":true,"
         "\"time_range_labels\":true,\"time_range_series\":true},"
         "\"promql\":{\"anchored\":true,\"at_modifier\":true,\"bool\":true,\"by\":true,"
@@ -41,7 +41,8 @@ void api_features(struct exchange *exchange) {
         "\"ignoring\":true,\"negative_offset\":true,\"offset\":true,\"on\":true,\"per_query_lookback_delta\""
         ":true,\"per_step_stats\":true,\"smoothed\":true,\"subqueries\":true,\"without\":true},"
         "\"promql_functions\":{",
-        config->enable_admin_api ? "true" : "false", config->delayed_name_removal ? "true" : "false");
+        config->enable_admin_api ? "true" : "false", config->enable_lifecycle ? "true" : "false",
+        config->delayed_name_removal ? "true" : "false");
     for (size_t i = 0; i < count; i++)
         buf_printf(out, "%s\"%s\":%s", i > 0 ? "," : "", functions[i].name,
                    functions[i].there ? "true" : "false");
@@ -86,9 +87,11 @@ void api_status_runtimeinfo(struct exchange *exchange) {
     json_string_append(out, slice_str(text), JSON_HTML);
     buf_append_byte(out, ',');
     api_time_append(out, "serverTime", clock_wall_ms(server->clock));
+    buf_printf(out, ",\"reloadConfigSuccess\":%s,", atomic_load(&server->reload->ok) ? "true" : "false");
+    api_time_append(out, "lastConfigTime", atomic_load(&server->reload->ok_ms) / 1000 * 1000);
     buf_printf(
         out,
-        ",\"reloadConfigSuccess\":true,\"lastConfigTime\":\"1970-01-01T00:00:00Z\",\"corruptionCount\":%llu,"
+        ",\"corruptionCount\":%llu,"
         "\"goroutineCount\":0,\"GOMAXPROCS\":%zu,\"GOMEMLIMIT\":0,\"GOGC\":\"\",\"GODEBUG\":\"\","
         "\"storageRetention\":\"%s\",\"tidaliteVersion\":\"" TIDALITE_VERSION
         "\",\"io\":\"%s\",\"logWritable\":%s,\"logSegments\":%llu,\"logBytes\":%llu,\"replayMilliseconds\":%"
@@ -121,6 +124,8 @@ void api_status_flags(struct exchange *exchange) {
 
 static void setting_append(void *context, const char *flag, const char *value) {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/-";
+    if (strcmp(flag, "config") == 0)
+        return; /* a file does not name itself */
     const char *quote = value[0] == 0 || value[strspn(value, plain)] != 0 ? "\"" : "";
     buf_printf(context, "%s: %s%s%s\n", flag, quote, value, quote);
 }

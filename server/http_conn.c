@@ -507,6 +507,7 @@ static void request_prepare(struct connection *connection) {
     connection->complete = connection->in_body = connection->chunked = false;
     connection->body_too_large = false;
     connection->body_raw_bytes = connection->body_left = 0;
+    connection->exchange.arena.bytes_max = (size_t)limits_of(connection)->query_bytes_max;
     connection_deadline_set(connection, limits_of(connection)->idle_ms_max);
 }
 

@@ -31,7 +31,10 @@ struct program {
     struct io *io_maintain;
     bool storage_running;
     struct self_scrape self_scrape;
-    uv_signal_t signals[2];
+    struct reload reload;
+    struct job reload_job;
+    atomic_bool reload_waits;
+    uv_signal_t signals[3];
     struct mail drain_mail[256];
     bool stopping;
 };
@@ -71,11 +74,31 @@ static void signal_handle(uv_signal_t *handle, int number) {
     }
 }
 
+static void reload_work(struct job *job) {
+    struct program *program = CONTAINER_OF(job, struct program, reload_job);
+    struct error_detail detail = {{0}};
+    atomic_store(&program->reload_waits,
+                 false); /* before the file is read: a later signal means another read */
+    reload_run(&program->reload, &detail);
+}
+
+static void hangup_handle(uv_signal_t *handle, int number) {
+    (void)number;
+    struct program *program = handle->data;
+    program->reload_job.run = reload_work;
+    if (program->stopping || atomic_exchange(&program->reload_waits, true))
+        return;
+    if (workers_submit(&program->server.workers, &program->reload_job) < 0) {
+        atomic_store(&program->reload_waits, false);
+        log_error("configuration not read again: every worker is busy; send SIGHUP once more");
+    }
+}
+
 /* The first loop has nothing left: close what else is open on it. */
 static void first_loop_end(struct loop *loop) {
     (void)loop;
     self_scrape_close(&program_now->self_scrape);
-    for (size_t i = 0; i < 2; i++)
+    for (size_t i = 0; i < 3; i++)
         uv_close((uv_handle_t *)&program_now->signals[i], NULL);
 }
 
@@ -125,11 +148,12 @@ static int loops_start(struct program *program, struct error_detail *detail) {
     TRY(workers_init(&server->workers, (size_t)workers, (size_t)program->config.limits.query_queue_max));
     TRY(listener_start(&program->listener, detail));
     server->loops[0].on_end = first_loop_end;
-    static const int numbers[2] = {SIGTERM, SIGINT};
-    for (size_t i = 0; i < 2; i++) {
+    static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
+    for (size_t i = 0; i < 3; i++) {
         ASSERT(uv_signal_init(&server->loops[0].uv, &program->signals[i]) == 0);
         program->signals[i].data = program;
-        ASSERT(uv_signal_start(&program->signals[i], signal_handle, numbers[i]) == 0);
+        ASSERT(uv_signal_start(&program->signals[i], numbers[i] == SIGHUP ? hangup_handle : signal_handle,
+                               numbers[i]) == 0);
     }
     if (program->config.self_scrape_ms > 0)
         self_scrape_open(&program->self_scrape, &server->loops[0], program->config.self_scrape_ms);
@@ -162,17 +186,21 @@ static void program_release(struct program *program) {
     queries_release(&server->queries);
     mem_free(server->loops);
     listener_release(&program->listener);
+    reload_release(&program->reload);
 }
 
-static int serve(struct program *program) {
+static int serve(struct program *program, int argc, char **argv) {
     struct server *server = &program->server;
     struct error_detail detail = {{0}};
     int status = STATUS_OK;
     log_setup(program->config.log_level, program->config.log_format, STDERR_FILENO);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* until there is a loop that takes it */
     program_now = program;
     server->config = &program->config;
     server->clock = clock_system();
+    reload_init(&program->reload, server, argc, argv);
+    server->reload = &program->reload;
     server->started_ms = clock_wall_ms(server->clock);
     program->listener.fd = -1;
     TRY(listener_bind(&program->listener, server, program->config.listen, &detail));
@@ -233,7 +261,7 @@ int main(int argc, char **argv) {
     }
     switch (action) {
     case CONFIG_SERVE:
-        code = serve(program);
+        code = serve(program, argc, argv);
         break;
     case CONFIG_HELP:
         code = print(config_help_print);
@@ -245,6 +273,7 @@ int main(int argc, char **argv) {
         code = print(version_print);
         break;
     }
+    config_release(&program->config);
     mem_free(program);
     return code;
 }

@@ -1,5 +1,5 @@
 /* server.h: what all of the server shares. One per process; made by main.c, read-only but for the atomics
- * once the loops run. */
+ * once the loops run. A reload changes where `config` points; what it pointed to before stays. */
 #ifndef TIDALITE_SERVER_SERVER_H
 #define TIDALITE_SERVER_SERVER_H
 
@@ -10,13 +10,15 @@
 #include "base/clock.h"
 #include "server/config.h"
 #include "server/queries.h"
+#include "server/reload.h"
 #include "server/worker.h"
 #include "storage/storage.h"
 
 struct loop;
 
 struct server {
-    const struct config *config;
+    const struct config *_Atomic config;
+    struct reload *reload;
     const struct clock *clock;
     struct storage *storage;
     struct workers workers;

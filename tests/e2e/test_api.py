@@ -5,8 +5,11 @@ import json
 import math
 import os
 import re
+import signal
 import struct
 import subprocess
+import threading
+import time
 import unittest
 import urllib.parse
 
@@ -244,10 +247,22 @@ class ShapeTest(ServerCase):
 
     def test_config(self):
         """The text is what --config takes: a flag's name and its value a line."""
-        lines = self.data("status/config")["yaml"].splitlines()
-        got = dict(re.fullmatch(r'([a-z-]+): ("[^"]*"|[\w./-]+)', line).groups() for line in lines)
-        self.assertEqual({key: value.strip('"') for key, value in got.items()}, self.data("status/flags"))
+        text = self.data("status/config")["yaml"]
+        got = dict(re.fullmatch(r'([a-z-]+): ("[^"]*"|[\w./-]+)', line).groups() for line in text.splitlines())
+        flags = self.data("status/flags")
+        self.assertEqual(flags.pop("config"), "")
+        self.assertEqual({key: value.strip('"') for key, value in got.items()}, flags)
         self.assertEqual((got["cors-origin"], got["retention"]), ('"*"', "360h"))
+        path = os.path.join(self.path, "again.conf")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text.replace("slow-query: 5s", "slow-query: 6s"))
+        other = support.Server(os.path.join(self.path, "again"), "--config", path)
+        try:
+            again = other.data("/api/v1/status/flags")
+            self.assertEqual(again.pop("config"), path)
+            self.assertEqual({**again, "listen": "", "data-dir": ""}, {**flags, "listen": "", "data-dir": "", "slow-query": "6s"})
+        finally:
+            other.close()
 
     def test_self_metrics(self):
         families = {family["name"]: family for family in self.data("status/self_metrics")}
@@ -369,6 +384,135 @@ class QueriesTest(HeavyCase):
         self.assertGreater(found["reply_bytes"], 100)
         self.assertEqual((missing["path"], missing["code"]), ("/nothing", 404))
         self.assertEqual((gone["path"], gone["code"]), ("/api/v1/query_range", 499))
+
+
+class ReloadTest(unittest.TestCase):
+    """--config, and what it takes to read it again."""
+
+    def setUp(self):
+        directory = support.Directory()
+        self.path = directory.__enter__()
+        self.addCleanup(directory.__exit__)
+        self.config = os.path.join(self.path, "tidalite.conf")
+
+    def write(self, text):
+        with open(self.config, "w", encoding="utf-8") as f:
+            f.write(text)
+
+    def start(self, *flags):
+        self.server = support.Server(os.path.join(self.path, "data"), "--config", self.config, *flags)
+        self.addCleanup(self.server.close)
+
+    def flags(self, *names):
+        flags = self.server.data("/api/v1/status/flags")
+        return tuple(flags[name] for name in names)
+
+    def info(self):
+        info = self.server.data("/api/v1/status/runtimeinfo")
+        return info["reloadConfigSuccess"], info["lastConfigTime"]
+
+    def stop(self):
+        code = self.server.stop()
+        self.assertEqual(code, 0, self.server.log()[-8000:])
+
+    def check_refused(self, says):
+        code, body = self.server.request("POST", "/-/reload")
+        self.assertEqual(code, 500)
+        self.assertRegex(body.decode(), "^failed to reload config: .*" + says)
+        self.assertEqual(self.info()[0], False)
+        self.assertIn("tidalite_config_last_reload_successful 0\n", self.server.get("/metrics")[1].decode())
+
+    def test_reload(self):
+        self.write("# settings\n\n  query-timeout: 90s\nslow-query : 1h\r\nretention: 10d\ncors-origin: \"http://a.example:1\"\n")
+        self.start("--query-timeout", "100s", "--enable-lifecycle")
+        names = ("query-timeout", "slow-query", "retention", "cors-origin", "request-log", "max-samples")
+        self.assertEqual(self.flags(*names), ("100s", "1h", "240h", "http://a.example:1", "false", "50000000"))
+        ok, first = self.info()
+        self.assertTrue(ok)
+        self.assertNotEqual(first, "1970-01-01T00:00:00Z")
+        self.assertEqual(self.server.request("POST", "/-/reload"), (200, b""), "nothing changed")
+
+        time.sleep(1.1)
+        self.write("retention: 10d\nquery-timeout: 1s\nslow-query: 7s\nrequest-log: true\nmax-samples: 3\nlog-level: debug\n")
+        self.assertEqual(self.server.request("PUT", "/-/reload"), (200, b""))
+        self.assertEqual(self.flags(*names), ("100s", "7s", "240h", "*", "true", "3"))
+        ok, second = self.info()
+        self.assertTrue(ok and second > first)
+        self.assertEqual(self.server.write([({"__name__": "many", "n": str(n)}, [(now_ms(), 1.0)]) for n in range(9)])[0], 204)
+        code, body = self.server.get("/api/v1/query", query="many + many")
+        self.assertEqual((code, json.loads(body)["errorType"]), (422, "execution"))
+        self.assertTrue(wait_until(lambda: "path=/api/v1/query " in self.server.log()))
+
+        for text, says in (("max-samples: 4\nslow-query: soon\n", 'bad value "soon" for .*line 2: slow-query'),
+                           ("max-samples: 4\nnonsense: 1\n", 'line 2: there is no setting "nonsense"'),
+                           ("max-samples: 4\nretention: 11d\n", r'retention can.t change while running \(now "240h", would be "264h"\)'),
+                           ("max-samples: 4\n", "retention can.t change"),
+                           ("max-samples: 4\nretention: 10d\nenable-lifecycle: false\npath-prefix: /x\n", "path-prefix can.t change")):
+            self.write(text)
+            self.check_refused(says)
+            self.assertEqual(self.flags("max-samples", "slow-query"), ("3", "7s"))
+        os.unlink(self.config)
+        self.check_refused("cannot read --config")
+        self.assertEqual(self.info()[1], second)
+
+        self.write("retention: 10d\nmax-samples: 5M\n")
+        self.server.process.send_signal(signal.SIGHUP)
+        self.assertTrue(wait_until(lambda: self.flags("max-samples") == ("5000000",)))
+        self.assertEqual((self.info()[0], self.flags("request-log", "slow-query")), (True, ("false", "5s")))
+        self.assertEqual(self.server.get("/api/v1/query", query="many + many")[0], 200)
+        self.stop()
+
+    def test_beside_requests(self):
+        """Settings change under requests in flight."""
+        self.write("")
+        self.start("--enable-lifecycle", "--loops", "2")
+        self.assertEqual(self.server.write([({"__name__": "many", "n": str(n)}, [(now_ms(), 1.0)]) for n in range(99)])[0], 204)
+        stop, codes = threading.Event(), set()
+
+        def ask():
+            while not stop.is_set():
+                codes.add(self.server.get("/api/v1/query", query="count(many * 2)")[0])
+                codes.add(self.server.get("/api/v1/status/flags")[0])
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for i in range(40):
+            self.write(f"cors-origin: http://a{i}.example\nmax-samples: {1000 + i}\nrequest-log: {'true' if i % 2 else 'false'}\n")
+            if i % 2:
+                self.server.process.send_signal(signal.SIGHUP)
+            self.assertEqual(self.server.request("POST", "/-/reload"), (200, b""))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(codes, {200})
+        self.assertEqual(self.flags("max-samples"), ("1039",))
+        self.stop()
+
+    def test_lifecycle(self):
+        self.write("enable-lifecycle: true\n")
+        self.start()
+        self.assertEqual(self.server.get("/-/reload")[0], 405)
+        self.assertEqual(self.server.request("POST", "/-/quit"), (200, b"Requesting termination... Goodbye!\n"))
+        self.assertEqual(self.server.process.wait(timeout=60), 0)
+        self.write("")
+        self.start()
+        for path in ("/-/reload", "/-/quit"):
+            self.assertEqual(self.server.request("POST", path), (403, b"Lifecycle API is not enabled.\n"))
+        self.stop()
+
+    def test_mistakes(self):
+        for text, says in (("max-samples\n", 'line 1: "max-samples" is not name: value'), ("\nx: 1", 'line 2: there is no setting "x"'),
+                           ("--max-samples: 1", 'there is no setting "--max-samples"'), ("config: x", 'there is no setting "config"'),
+                           ("max-samples: 1\nmax-samples: 1\n", 'line 2: "max-samples" a second time'),
+                           ("io: tape", 'bad value "tape" for .*line 1: io; it takes auto|uring|syscall'), ("io: uring\0", "is no text"),
+                           ("loops: 1000", "--loops takes at most 256"), ("#" * (1 << 20) + "\n", "is larger than 1048576 bytes"),
+                           ("path-prefix: x", "for --path-prefix")):
+            self.write(text)
+            result = subprocess.run([support.BINARY, "serve", "--listen", "127.0.0.1:0", "--data-dir", os.path.join(self.path, "d"),
+                                     "--config", self.config], capture_output=True, text=True, timeout=30, check=False)
+            self.assertNotEqual(result.returncode, 0, text[:99])
+            self.assertRegex(result.stderr, "^tidalite: .*" + says + ".*\n$")
 
 
 class PrefixTest(ServerCase):
