@@ -148,6 +148,11 @@ static void snapshot_done(void *argument, int status, const char *name) {
         api_success_begin(exchange);
         buf_printf(&exchange->out, "{\"name\":\"%s\"}", name);
         api_success_end(&exchange->out, NULL, 0, NULL, 0);
+    } else if (status == STATUS_NO_SPACE) {
+        api_error(exchange, "internal",
+                  "create snapshot: no space left on the device: blocks take none, but what is in memory and "
+                  "the log are copied");
+        exchange->code = 507;
     } else {
         api_error(exchange, "internal", "create snapshot: %s", status_message(status));
     }

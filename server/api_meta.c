@@ -13,10 +13,20 @@
 
 #define TEXT_TRUNCATED "results truncated due to limit"
 
-static const char *const truncated_warning[] = {TEXT_TRUNCATED};
-
-static void success_finish(struct exchange *exchange, bool truncated) {
-    api_success_end(&exchange->out, truncated_warning, truncated ? 1 : 0, NULL, 0);
+/* Behind `data`: what an answer for that time can't have, and that it was cut. */
+static void success_finish(struct exchange *exchange, struct buf *out, int64_t start_ms, int64_t end_ms,
+                           bool truncated) {
+    static const char prefix[] = "samples may be missing, damaged on disk: ";
+    char damage[256];
+    const char *warnings[2];
+    size_t count = 0, len = sizeof prefix - 1;
+    memcpy(damage, prefix, len);
+    storage_damage_text(exchange->server->storage, start_ms, end_ms, damage + len, sizeof damage - len);
+    if (damage[len] != '\0')
+        warnings[count++] = damage;
+    if (truncated)
+        warnings[count++] = TEXT_TRUNCATED;
+    api_success_end(out, warnings, count, NULL, 0);
 }
 
 /* ---- Labels, label values, series: parameters -----------------------------------------------------------
@@ -165,7 +175,8 @@ static void names_work(struct job *job) {
             json_string_append(&exchange->out, names[i], JSON_HTML);
         }
         buf_append_byte(&exchange->out, ']');
-        success_finish(exchange, truncated);
+        const struct meta_context *context = exchange->context;
+        success_finish(exchange, &exchange->out, context->start_ms, context->end_ms, truncated);
     }
     exchange_post(exchange);
 }
@@ -304,7 +315,7 @@ static bool series_more(struct exchange *exchange, struct buf *out) {
     if (context->row_next < context->row_count)
         return true;
     buf_append_str(out, context->row_count == 0 ? "[]" : "]");
-    api_success_end(out, truncated_warning, context->truncated ? 1 : 0, NULL, 0);
+    success_finish(exchange, out, context->start_ms, context->end_ms, context->truncated);
     return false;
 }
 

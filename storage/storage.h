@@ -199,6 +199,11 @@ int storage_label_values(struct storage *storage, struct slice name, const struc
                          struct arena *arena, struct slice **values_out, size_t *count_out,
                          bool *truncated_out);
 
+/* The names of files, as selection_damage_text gives them, that were damaged and had samples in the range:
+ * for answers without a selection. "" if there are none. Any thread. */
+void storage_damage_text(struct storage *storage, int64_t time_min_ms, int64_t time_max_ms, char *out,
+                         size_t bytes);
+
 /* ---- Status ------------------------------------------------------------------------------------------- */
 
 struct storage_status {

@@ -147,6 +147,7 @@ static void job_end(struct storage *storage, int status, const char *what) {
     } else {
         log_info("the data directory was copied", LOG_STR("name", copy->name));
     }
+    metric_add(status < 0 ? METRIC_copy_failures : METRIC_copies, 1);
     job_release(storage);
     copy->request = NULL;
     storage__request_end(request, status, status < 0 ? NULL : copy->name);

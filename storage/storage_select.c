@@ -207,7 +207,7 @@ static bool is_damage(struct storage_selection *selection, const struct block *b
 
 /* What was lost of a block before, in the range, counts for each answer that touches it. */
 struct damage_range {
-    struct storage_selection *selection;
+    struct damage_names *damage;
     const struct block *block;
     int64_t time_min_ms;
     int64_t time_max_ms;
@@ -217,8 +217,15 @@ static int damage_each(void *context, const struct block_damage *damage) {
     struct damage_range *range = context;
     if (damage->data_lost && damage->time_min_ms <= range->time_max_ms &&
         damage->time_max_ms >= range->time_min_ms)
-        storage__damage_name(&range->selection->damage, "block %s", block_name(range->block));
+        storage__damage_name(range->damage, "block %s", block_name(range->block));
     return STATUS_OK;
+}
+
+static void block_lost_name(struct block *block, int64_t time_min_ms, int64_t time_max_ms,
+                            struct damage_names *damage) {
+    struct damage_range range = {damage, block, time_min_ms, time_max_ms};
+    if (block_damage_count(block) > 0)
+        (void)block_damage_each(block, damage_each, &range);
 }
 
 /* What deletes hide in the block, of what is asked for. */
@@ -295,10 +302,7 @@ static int block_join(struct join *join, uint32_t number, const struct matcher *
     uint32_t *ordinals = NULL;
     size_t count = 0;
     struct error_detail detail = {0};
-    if (block_damage_count(block) > 0) {
-        struct damage_range range = {selection, block, time_min_ms, time_max_ms};
-        (void)block_damage_each(block, damage_each, &range);
-    }
+    block_lost_name(block, time_min_ms, time_max_ms, &selection->damage);
     int status =
         block_select(block, matchers, matcher_count, time_min_ms, time_max_ms, &ordinals, &count, &detail);
     if (is_damage(selection, block, status))
@@ -528,6 +532,18 @@ uint64_t selection_damaged(const struct storage_selection *selection) {
 
 void selection_damage_text(struct storage_selection *selection, char *out, size_t bytes) {
     storage__damage_text(&selection->damage, out, bytes);
+}
+
+void storage_damage_text(struct storage *storage, int64_t time_min_ms, int64_t time_max_ms, char *out,
+                         size_t bytes) {
+    struct damage_names damage = {0};
+    struct storage_version *version = storage__version_get(storage, NULL);
+    storage__losses_name(storage, time_min_ms, time_max_ms, &damage);
+    for (size_t i = 0; i < version->count; i++)
+        if (version_overlaps(version, i, time_min_ms, time_max_ms))
+            block_lost_name(version->blocks[i]->block, time_min_ms, time_max_ms, &damage);
+    storage__version_put(storage, version);
+    storage__damage_text(&damage, out, bytes);
 }
 
 /* ---- reading ---- */

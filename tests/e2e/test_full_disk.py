@@ -158,10 +158,16 @@ class FullDisk(unittest.TestCase):
         status, body = self.server.request("POST", "/api/v1/admin/tsdb/delete_series?match[]=gone")
         self.assertEqual(status, 204, body)
         self.check("gone")
+        status, body = self.server.request("POST", "/api/v1/admin/tsdb/snapshot")
+        self.assertEqual(status, 507, body)
+        self.assertEqual(os.listdir(os.path.join(self.disk, "snapshots")), [])
+        self.assertEqual(self.metric("tidalite_copy_failures_total"), 1)
         self.refused()
         self.check("gone")
         status, body = self.server.request("POST", "/api/v1/admin/tsdb/delete_series?match[]=fill")
         self.assertEqual(status, 503, body)  # it could not be made durable
+        status, body = self.server.request("POST", "/api/v1/admin/tsdb/snapshot")
+        self.assertGreaterEqual(status, 500, body)
         self.check("gone")
 
         for flags in ((), ("--retention", "1d")):

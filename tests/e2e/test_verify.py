@@ -181,6 +181,17 @@ class VerifyTest(unittest.TestCase):
         self.assertIn("damaged", " ".join(answer.get("warnings", [])), answer)
         self.assertGreaterEqual(len(answer["data"]["result"]), 39)  # it costs what it touches
         self.assertNotIn("warnings", support.json.loads(server.get("/api/v1/query", query="new")[1]))
+        # Without its index, too, the series of that chunk can't be told.
+        server.stop(signal.SIGKILL)
+        os.remove(os.path.join(self.block(), "index.mdb"))
+        server = self.server()
+        name = os.path.basename(self.block())
+        for path, match in (("/api/v1/series", {"match[]": ["old", "new"]}), ("/api/v1/labels", {}),
+                            ("/api/v1/label/__name__/values", {}), ("/api/v1/labels", {"match[]": "old"})):
+            answer = support.json.loads(server.get(path, **match)[1])
+            self.assertEqual(answer.get("warnings"), [f"samples may be missing, damaged on disk: block {name}"], path)
+            answer = support.json.loads(server.get(path, start=self.old + 86400, **match)[1])
+            self.assertNotIn("warnings", answer, path)
 
 
 if __name__ == "__main__":

@@ -242,6 +242,7 @@ static void test_copy_fails(void **state) {
     contents_read(&f, &then);
     for (size_t e = 0; e < 2; e++) {
         size_t failed = 0;
+        metrics_reset();
         for (uint64_t n = 1;; n += 1 + n / 12) { /* each of the first, then some of many alike */
             io_fault_set(f.io_maintain, (struct io_fault){.countdown = n, .error = errors[e]});
             struct answer answer = copy(&f);
@@ -252,6 +253,8 @@ static void test_copy_fails(void **state) {
                 char path[256];
                 snprintf(path, sizeof path, "%s/snapshots/%s", f.dir, answer.name);
                 if (!fired) {
+                    assert_int_equal(metric_get(METRIC_copy_failures), failed);
+                    assert_true(metric_get(METRIC_copies) > 0);
                     copy_open(&f, answer.name, &second);
                     contents_expect(&second, &then);
                     fixture_close(&second);
