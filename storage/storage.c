@@ -97,31 +97,52 @@ static void replay_carry(struct replay *replay, uint32_t slot, struct sample sam
     replay->carried_has_starts |= start_ms != START_NONE;
 }
 
-static int replay_samples(struct replay *replay, wal_position position, bool proven, struct slice payload) {
-    struct wal_samples_reader reader;
+#define REPLAY_SAMPLES 256 /* applied together */
+
+/* The next samples that are neither in the snapshot nor in a block; STATUS_END with the last of them. */
+static int replay_read(struct replay *replay, struct wal_samples_reader *reader, wal_position position,
+                       uint32_t *slots, struct sample *samples, int64_t *starts_ms, size_t *count_out) {
+    size_t count = 0;
     int status = STATUS_OK;
-    TRY(wal_samples_reader_init(&reader, payload));
-    for (;;) {
+    while (count < REPLAY_SAMPLES) {
         uint32_t log_slot;
-        struct sample sample;
-        int64_t start_ms;
-        TRY(wal_samples_reader_next(&reader, &log_slot, &sample, &start_ms));
+        TRY(wal_samples_reader_next(reader, &log_slot, &samples[count], &starts_ms[count]));
         if (status == STATUS_END)
-            return STATUS_OK;
+            break;
         uint32_t slot = replay_slot(replay, log_slot);
         if (slot == log_slot && storage__is_loaded(replay->storage, slot, position))
             continue; /* the snapshot has it */
-        if (manifest_covers(&replay->storage->manifest, sample.time_ms, position))
+        if (manifest_covers(&replay->storage->manifest, samples[count].time_ms, position))
             continue; /* it is in a block */
         if (slot == SLOT_NONE) {
             replay->orphans++;
             continue;
         }
-        if (!proven)
-            replay_carry(replay, slot, sample, start_ms);
-        TRY(storage__apply(replay->storage, NULL, slot, sample, start_ms, position));
-        replay->samples++;
+        slots[count++] = slot;
     }
+out:
+    *count_out = count;
+    return status;
+}
+
+static int replay_samples(struct replay *replay, wal_position position, bool proven, struct slice payload) {
+    uint32_t slots[REPLAY_SAMPLES];
+    struct sample samples[REPLAY_SAMPLES];
+    int64_t starts_ms[REPLAY_SAMPLES];
+    struct wal_samples_reader reader;
+    int status = STATUS_OK;
+    TRY(wal_samples_reader_init(&reader, payload));
+    while (status != STATUS_END) {
+        size_t count, applied = 0;
+        int read = replay_read(replay, &reader, position, slots, samples, starts_ms, &count);
+        for (size_t i = 0; i < count && !proven; i++)
+            replay_carry(replay, slots[i], samples[i], starts_ms[i]);
+        TRY(storage__apply(replay->storage, NULL, slots, samples, starts_ms, count, position, &applied));
+        replay->samples += count;
+        status = read;
+        TRY(status);
+    }
+    status = STATUS_OK;
 out:
     return status;
 }

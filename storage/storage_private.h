@@ -472,10 +472,12 @@ int storage__group_carry(struct storage *storage, const struct storage_write *fi
 /* The same words as a write's, for a full queue. */
 int storage__queue_check(const struct storage *storage, struct error_detail *detail);
 
-/* Applies one sample of a write, or of the replay (write == NULL), that was logged in the group at
- * `position`, and counts the verdict. STATUS_NO_MEMORY leaves all as it was. */
-int storage__apply(struct storage *storage, struct storage_write *write, uint32_t slot, struct sample sample,
-                   int64_t start_ms, wal_position position);
+/* Applies the samples from *applied on, of a write or of the replay (write == NULL), that were logged in the
+ * group at `position`, and counts the verdicts; *applied moves along. `starts_ms` may be NULL.
+ * STATUS_NO_MEMORY: the sample at *applied is not, and all is as if it had never come. */
+int storage__apply(struct storage *storage, struct storage_write *write, const uint32_t *slots,
+                   const struct sample *samples, const int64_t *starts_ms, size_t count,
+                   wal_position position, size_t *applied);
 
 /* Puts a late sample of a snapshot back, logged at `position` or later. */
 int storage__late_restore(struct storage *storage, uint32_t slot, struct sample sample, int64_t start_ms,

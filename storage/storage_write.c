@@ -385,8 +385,8 @@ int storage__late_restore(struct storage *storage, uint32_t slot, struct sample 
     return late_apply(storage, slot, sample, start_ms, position, &verdict, &existing_bits);
 }
 
-int storage__apply(struct storage *storage, struct storage_write *write, uint32_t slot, struct sample sample,
-                   int64_t start_ms, wal_position position) {
+static int sample_apply(struct storage *storage, struct storage_write *write, uint32_t slot,
+                        struct sample sample, int64_t start_ms, wal_position position) {
     enum head_verdict verdict;
     uint64_t existing_bits = 0;
     int status = STATUS_OK;
@@ -401,7 +401,10 @@ int storage__apply(struct storage *storage, struct storage_write *write, uint32_
     if (verdict == HEAD_LATE)
         TRY(late_apply(storage, slot, sample, start_ms, position, &verdict, &existing_bits));
     if (verdict == HEAD_STORED) {
-        atomic_fetch_add_explicit(&storage->samples_applied, 1, memory_order_relaxed);
+        /* nobody else adds */
+        atomic_store_explicit(&storage->samples_applied,
+                              atomic_load_explicit(&storage->samples_applied, memory_order_relaxed) + 1,
+                              memory_order_relaxed);
         if (write != NULL)
             write->result.samples_stored++;
         return STATUS_OK;
@@ -429,6 +432,26 @@ out:
     return status;
 }
 
+#define SERIES_AHEAD 12 /* samples; the series are fetched by then, */
+#define CHUNKS_AHEAD 6  /* and the ends of their chunks */
+
+int storage__apply(struct storage *storage, struct storage_write *write, const uint32_t *slots,
+                   const struct sample *samples, const int64_t *starts_ms, size_t count,
+                   wal_position position, size_t *applied) {
+    for (size_t i = *applied; i < count; i++) {
+        if (i + SERIES_AHEAD < count)
+            head_prefetch(storage->head, slots[i + SERIES_AHEAD]);
+        if (i + CHUNKS_AHEAD < count)
+            head_prefetch_chunk(storage->head, slots[i + CHUNKS_AHEAD]);
+        int status = sample_apply(storage, write, slots[i], samples[i],
+                                  starts_ms == NULL ? START_NONE : starts_ms[i], position);
+        if (status < 0)
+            return status;
+        *applied = i + 1;
+    }
+    return STATUS_OK;
+}
+
 /* Goes on where it stopped; a delete only begins. STATUS_NO_MEMORY is the only failure: a chunk of our own
  * that does not decode is a mistake of our own. */
 static int write_apply(struct storage *storage, struct storage_write *write) {
@@ -437,16 +460,10 @@ static int write_apply(struct storage *storage, struct storage_write *write) {
         KILL_POINT("delete_logged");
         return storage__delete_begin(storage, write);
     }
-    for (; write->applied < write->count; write->applied++) {
-        size_t i = write->applied;
-        int status = storage__apply(storage, write, write->slots[i], write->samples[i],
-                                    write->starts_ms == NULL ? START_NONE : write->starts_ms[i],
-                                    storage->group_position);
-        ASSERT(status == STATUS_OK || status == STATUS_NO_MEMORY);
-        if (status < 0)
-            return status;
-    }
-    return STATUS_OK;
+    int status = storage__apply(storage, write, write->slots, write->samples, write->starts_ms, write->count,
+                                storage->group_position, &write->applied);
+    ASSERT(status == STATUS_OK || status == STATUS_NO_MEMORY);
+    return status;
 }
 
 static void write_end(struct storage *storage, struct storage_write *write, int status) {

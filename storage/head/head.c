@@ -113,7 +113,8 @@ static bool is_sealed_before(const struct head *head, const struct head_series *
     if (chunk_is_full(&series->open) || window_of(head, series->open_first_ms) != window_of(head, time_ms))
         return true;
     bool early = series->open.bit_count / 8u + CHUNK_SAMPLE_BYTES >= head->chunk_bytes_max;
-    metric_add(METRIC_head_chunks_sealed_early, early);
+    if (early)
+        metric_add(METRIC_head_chunks_sealed_early, 1);
     return early;
 }
 
@@ -289,6 +290,18 @@ int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t s
 /* The slot's series, or NULL if nothing was ever applied to it. */
 static struct head_series *series_known(struct head *head, uint32_t slot) {
     return slot < atomic_load_explicit(&head->slot_end, memory_order_acquire) ? series_at(head, slot) : NULL;
+}
+
+void head_prefetch(struct head *head, uint32_t slot) {
+    if (slot < atomic_load_explicit(&head->slot_end, memory_order_relaxed))
+        __builtin_prefetch(series_at(head, slot), 1);
+}
+
+void head_prefetch_chunk(struct head *head, uint32_t slot) {
+    if (slot < atomic_load_explicit(&head->slot_end, memory_order_relaxed)) {
+        const struct chunk_open *open = &series_at(head, slot)->open;
+        __builtin_prefetch(open->bytes + open->bit_count / 8, 1);
+    }
 }
 
 bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms) {

@@ -54,6 +54,11 @@ enum head_verdict {
 int head_apply(struct head *head, uint32_t slot, struct sample sample, int64_t start_ms, int64_t cut_ms,
                enum head_verdict *verdict, uint64_t *existing_bits);
 
+/* Hints to the processor that the slot is about to be applied to: its series, and some dozen instructions
+ * later the end of its open chunk. The applying thread only. */
+void head_prefetch(struct head *head, uint32_t slot);
+void head_prefetch_chunk(struct head *head, uint32_t slot);
+
 /* May the series have a sample in [min, max]? Only a gap between two chunks' ends says yes for no. Any
  * thread. */
 bool head_overlaps(struct head *head, uint32_t slot, int64_t time_min_ms, int64_t time_max_ms);
