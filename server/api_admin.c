@@ -159,28 +159,27 @@ static void snapshot_done(void *argument, int status, const char *name) {
     exchange_post(exchange);
 }
 
-static bool snapshot_params(struct exchange *exchange) {
+static bool snapshot_params(struct exchange *exchange, enum storage_copy_kind *kind) {
     struct params params;
     if (!api_admin_enabled(exchange) || !api_params(exchange, &params))
         return false;
     struct slice text = params_get(&params, "skip_head");
-    bool skip = false, is_boolean = text.len == 0 || boolean_parse(text, &skip);
-    if (is_boolean && !skip)
+    bool skip = false;
+    if (text.len == 0 || boolean_parse(text, &skip)) {
+        *kind = skip ? STORAGE_COPY_BLOCKS : STORAGE_COPY_ALL;
         return true;
-    if (is_boolean)
-        api_error(exchange, "bad_data",
-                  "invalid parameter \"skip_head\": a snapshot without the head is not supported");
-    else
-        api_error(exchange, "bad_data",
-                  "invalid parameter \"skip_head\": unable to parse boolean: "
-                  "strconv.ParseBool: parsing \"%.*s\": invalid syntax",
-                  SLICE_ARGS(text));
+    }
+    api_error(exchange, "bad_data",
+              "invalid parameter \"skip_head\": unable to parse boolean: "
+              "strconv.ParseBool: parsing \"%.*s\": invalid syntax",
+              SLICE_ARGS(text));
     return false;
 }
 
 void api_snapshot(struct exchange *exchange) {
-    if (snapshot_params(exchange)) {
-        int status = storage_copy(exchange->server->storage, snapshot_done, exchange);
+    enum storage_copy_kind kind;
+    if (snapshot_params(exchange, &kind)) {
+        int status = storage_copy(exchange->server->storage, kind, snapshot_done, exchange);
         if (status == STATUS_OK)
             return;
         api_error_status(exchange, status);

@@ -119,8 +119,12 @@ int storage_deletes_clean(struct storage *storage, void (*done)(void *context, i
  * called once, on the maintaining thread: with STATUS_OK and the name once all of it is durable, or with the
  * error, and then nothing is left of it; STATUS_IO with a log that can't be written, too. Samples are
  * accepted meanwhile; cuts and merges wait. Does not block. STATUS_NO_MEMORY: it is not called. */
-int storage_copy(struct storage *storage, void (*done)(void *context, int status, const char *name),
-                 void *context);
+enum storage_copy_kind {
+    STORAGE_COPY_ALL,
+    STORAGE_COPY_BLOCKS /* what is not in blocks yet is left out */
+};
+int storage_copy(struct storage *storage, enum storage_copy_kind kind,
+                 void (*done)(void *context, int status, const char *name), void *context);
 
 /* ---- Steps -------------------------------------------------------------------------------------------- */
 

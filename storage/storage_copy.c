@@ -7,9 +7,10 @@
  * What it names, the log up to the new segment, and the manifest itself, are the copy. Blocks are linked:
  * nothing writes to a file of a block (what is repaired takes its place by a rename). Label parts and the
  * chunk log grow in place, so the files of the head are copied, and those of the log, which the copy's own
- * start may cut.
+ * start may cut. A copy of the blocks alone has of the log the header of its new segment.
  *
  * It is made as <name>.tmp and renamed once everything in it is durable: what a crash leaves is swept. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,7 @@ static const char *const block_files[] = {"chunks", "index.mdb", "index.sum", "m
 struct copied {
     char *path;
     bool link;
+    bool empty; /* a segment of the log, of which the header alone counts */
 };
 
 struct copy {
@@ -63,10 +65,10 @@ int storage__copy_new(struct storage *storage) {
     return STATUS_OK;
 }
 
-int storage_copy(struct storage *storage, void (*done)(void *context, int status, const char *name),
-                 void *context) {
+int storage_copy(struct storage *storage, enum storage_copy_kind kind,
+                 void (*done)(void *context, int status, const char *name), void *context) {
     return storage__request_put(storage, &storage->copy_requests,
-                                (struct storage_request){.context = context, .copied = done});
+                                (struct storage_request){.context = context, .copied = done, .kind = kind});
 }
 
 /* ---- paths ---- */
@@ -201,6 +203,7 @@ struct listing {
     struct storage *storage;
     const char *dir;
     bool link;
+    bool empty;
 };
 
 static int file_add(struct listing *listing, const char *name) {
@@ -213,7 +216,7 @@ static int file_add(struct listing *listing, const char *name) {
     char *path = storage__path_join(listing->dir, name);
     if (path == NULL)
         return STATUS_NO_MEMORY;
-    copy->files[copy->file_count++] = (struct copied){path, listing->link};
+    copy->files[copy->file_count++] = (struct copied){path, listing->link, listing->empty};
     return STATUS_OK;
 }
 
@@ -232,7 +235,7 @@ static int segment_each(void *context, const char *name) {
 
 static int dir_list(struct storage *storage, const char *name, int (*each)(void *context, const char *name),
                     struct error_detail *detail) {
-    struct listing listing = {storage, name, false};
+    struct listing listing = {.storage = storage, .dir = name};
     char *path = storage__path_join(storage->dir, name);
     if (path == NULL)
         return STATUS_NO_MEMORY;
@@ -241,6 +244,15 @@ static int dir_list(struct storage *storage, const char *name, int (*each)(void 
         status = io_list_dir(storage->options.io_maintain, path, each, &listing);
     mem_free(path);
     return status;
+}
+
+/* The one that is written now, without what is in it: it says how far the log has come. */
+static int segment_list(struct storage *storage, struct error_detail *detail) {
+    struct listing listing = {.storage = storage, .dir = "wal", .empty = true};
+    char name[16];
+    int status = dir_add(storage, "wal", detail);
+    snprintf(name, sizeof name, "%08" PRIx32 ".log", storage->copy->segment);
+    return status < 0 ? status : file_add(&listing, name);
 }
 
 static int list(struct storage *storage, struct error_detail *detail) {
@@ -260,14 +272,18 @@ static int list(struct storage *storage, struct error_detail *detail) {
     }
     TRY(io_make_dir(io, parent, detail));
     TRY(io_make_dir(io, copy->to, detail));
-    TRY(dir_list(storage, "head", file_each, detail));
-    TRY(dir_list(storage, "wal", segment_each, detail));
+    if (copy->request->kind == STORAGE_COPY_ALL) {
+        TRY(dir_list(storage, "head", file_each, detail));
+        TRY(dir_list(storage, "wal", segment_each, detail));
+    } else {
+        TRY(segment_list(storage, detail));
+    }
     TRY(dir_add(storage, "blocks", detail));
     for (size_t i = 0; i < storage->manifest.block_count; i++) {
         char block[32];
         snprintf(block, sizeof block, "blocks/%016llx", (unsigned long long)storage->manifest.blocks[i].id);
         TRY(dir_add(storage, block, detail));
-        struct listing listing = {storage, block, true};
+        struct listing listing = {.storage = storage, .dir = block, .link = true};
         for (size_t k = 0; k < sizeof block_files / sizeof block_files[0]; k++)
             TRY(file_add(&listing, block_files[k]));
     }
@@ -314,6 +330,10 @@ static int piece_copy(struct storage *storage) {
     int status = io_read(io, copy->in, copy->offset, copy->piece, PIECE_BYTES, &got);
     if (status < 0)
         return status;
+    if (copy->files[copy->file_at].empty) {
+        size_t header = copy->offset == 0 ? WAL_HEADER_BYTES : 0;
+        memset(copy->piece + header, 0, PIECE_BYTES - header);
+    }
     if (got > 0)
         TRY(io_write(io, copy->out, copy->offset, copy->piece, got));
     copy->offset += got;
@@ -344,12 +364,18 @@ static int finish(struct storage *storage, struct error_detail *detail) {
     struct copy *copy = storage->copy;
     struct io *io = storage->options.io_maintain;
     int status = STATUS_OK;
+    struct manifest manifest = {0};
     char *parent = storage__path_join(storage->dir, "snapshots"), *to = NULL;
     if (parent == NULL || (to = storage__path_join(parent, copy->name)) == NULL) {
         status = STATUS_NO_MEMORY;
         goto out;
     }
-    TRY(manifest_store(io, copy->to, &storage->manifest, detail));
+    TRY(manifest_copy(&storage->manifest, &manifest));
+    if (copy->request->kind == STORAGE_COPY_BLOCKS) { /* the log does not have the deletes */
+        manifest.snapshot_count = 0;
+        TRY(storage__deletes_put_into(storage, &manifest));
+    }
+    TRY(manifest_store(io, copy->to, &manifest, detail));
     for (size_t i = copy->dir_count; i-- > 0;)
         TRY(io_sync_dir(io, copy->dirs[i]));
     TRY(io_sync_dir(io, copy->to));
@@ -358,6 +384,7 @@ static int finish(struct storage *storage, struct error_detail *detail) {
     if (status < 0) /* what is removed piece by piece must not have that name */
         (void)io_rename(io, to, copy->to);
 out:
+    manifest_release(&manifest);
     mem_free(parent);
     mem_free(to);
     return status;

@@ -360,6 +360,22 @@ static bool manifest_has_same(const struct manifest *manifest, const struct tomb
     return true;
 }
 
+static int set_put_into(const struct tombstone_set *set, struct manifest *manifest) {
+    int status = STATUS_OK;
+    manifest_deletes_clear(manifest);
+    for (size_t i = 0; i < set->count; i++)
+        TRY(manifest_delete_add(manifest, set->items[i]->position, set->items[i]->payload));
+out:
+    return status;
+}
+
+int storage__deletes_put_into(struct storage *storage, struct manifest *manifest) {
+    struct tombstone_set *set = set_get(storage);
+    int status = set_put_into(set, manifest);
+    storage__deletes_put(storage, set);
+    return status;
+}
+
 bool storage__deletes_save(struct storage *storage, int64_t now_ms) {
     struct manifest *manifest = &storage->manifest;
     struct tombstone_set *set = NULL, *all = NULL;
@@ -376,9 +392,7 @@ bool storage__deletes_save(struct storage *storage, int64_t now_ms) {
     if (!manifest_has_same(manifest, set)) {
         TRY(manifest_copy(manifest, &next));
         next.generation++;
-        manifest_deletes_clear(&next);
-        for (size_t i = 0; i < set->count; i++)
-            TRY(manifest_delete_add(&next, set->items[i]->position, set->items[i]->payload));
+        TRY(set_put_into(set, &next));
         TRY(storage__manifest_store(storage, &next, &detail));
         manifest_release(manifest);
         *manifest = next;

@@ -149,6 +149,9 @@ bool storage__deletes_proven(struct storage *storage);
  * did anything. The maintaining thread, when no job is under way. */
 bool storage__deletes_save(struct storage *storage, int64_t now_ms);
 
+/* Makes the deletes of a manifest those that blocks are read with now. STATUS_NO_MEMORY. Any thread. */
+int storage__deletes_put_into(struct storage *storage, struct manifest *manifest);
+
 /* What deletes hide in one block: spans by ordinal; those of one ordinal neither overlap nor touch, and are
  * sorted. */
 struct block_hides {
@@ -173,6 +176,7 @@ struct storage_request {
     void *context;
     void (*cleaned)(void *context, int status); /* one of the two */
     void (*copied)(void *context, int status, const char *name);
+    enum storage_copy_kind kind; /* of that */
 };
 
 /* Puts a copy of it at the end of the list. Any thread. STATUS_NO_MEMORY. */

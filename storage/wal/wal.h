@@ -23,6 +23,8 @@ struct wal;
 /* A position in the log: segment number << 32 | byte offset. Ordered as the log is. */
 typedef uint64_t wal_position;
 
+#define WAL_HEADER_BYTES 8192 /* of a segment, before its groups */
+
 struct wal_options {
     struct io *io;          /* borrowed until wal_close */
     const char *dir;        /* exists; copied */

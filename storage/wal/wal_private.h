@@ -11,8 +11,9 @@
 #define WAL_FRAME_BYTES   ((size_t)4096)
 #define WAL_FRAME_HEAD    ((size_t)32)
 #define WAL_FRAME_PAYLOAD (WAL_FRAME_BYTES - WAL_FRAME_HEAD)
-#define WAL_DATA_OFFSET   (2 * WAL_FRAME_BYTES) /* behind the two copies of the header */
-#define WAL_NO_RECORD     UINT16_C(0xffff)
+#define WAL_DATA_OFFSET   ((size_t)WAL_HEADER_BYTES) /* behind the two copies of the header */
+_Static_assert(WAL_HEADER_BYTES == 2 * WAL_FRAME_BYTES, "two copies, a frame each");
+#define WAL_NO_RECORD UINT16_C(0xffff)
 /* Offsets are 32 bits of a wal_position. */
 #define WAL_SEGMENT_BYTES_MAX (((uint64_t)1 << 32) - WAL_FRAME_BYTES)
 

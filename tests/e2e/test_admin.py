@@ -171,9 +171,14 @@ class AdminTest(unittest.TestCase):
         self.assertRegex(theirs_name, f"^{form}$")
         copy = self.server(os.path.join("data", "snapshots", name))
         self.assertEqual(samples(copy, '{i=~".+"}', now), want)
-        self.assertEqual(post(ours, SNAPSHOT, skip_head="true")[0], 400)
+        self.assertEqual(post(ours, SNAPSHOT, skip_head="perhaps")[0], 400)
+        code, body = post(ours, SNAPSHOT, skip_head="true")
+        self.assertEqual(code, 200)
+        blocks = json.loads(body)["data"]["name"]
+        copy = self.server(os.path.join("data", "snapshots", blocks))  # everything is in the head yet
+        self.assertEqual(samples(copy, '{i=~".+"}', now), [])
         snapshots = os.listdir(os.path.join(self.directory, "data", "snapshots"))
-        self.assertEqual([one for one in snapshots if ".log" not in one], [name])
+        self.assertEqual(sorted(one for one in snapshots if ".log" not in one), sorted([name, blocks]))
         self.assertEqual(samples(ours, '{i=~".+"}', now), want)
 
     def test_durable(self):

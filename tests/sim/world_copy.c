@@ -37,7 +37,7 @@ void world_copy_ask(struct world *world) {
         return;
     model_base_release(&copy->base);
     model_base_take(&world->model, &copy->base);
-    copy->asked = storage_copy(world->storage, on_copied, world) == STATUS_OK;
+    copy->asked = storage_copy(world->storage, STORAGE_COPY_ALL, on_copied, world) == STATUS_OK;
     world_note(world, "copy = %d", copy->asked);
 }
 

@@ -107,14 +107,18 @@ static void on_done(void *context, int status, const char *name) {
     snprintf(answer->name, sizeof answer->name, "%s", name == NULL ? "" : name);
 }
 
-static struct answer copy(struct fixture *f) {
-    struct answer answer = {0};
-    assert_int_equal(storage_copy(f->storage, on_done, &answer), STATUS_OK);
-    for (int i = 0; i < 100000 && !answer.done; i++) {
+static void copy_wait(struct fixture *f, const struct answer *answer) {
+    for (int i = 0; i < 100000 && !answer->done; i++) {
         storage_maintain(f->storage, f->now_ms);
         storage_step(f->storage, f->now_ms);
     }
-    assert_true(answer.done);
+    assert_true(answer->done);
+}
+
+static struct answer copy(struct fixture *f) {
+    struct answer answer = {0};
+    assert_int_equal(storage_copy(f->storage, STORAGE_COPY_ALL, on_done, &answer), STATUS_OK);
+    copy_wait(f, &answer);
     return answer;
 }
 
@@ -201,7 +205,7 @@ static void test_copy_under_load(void **state) {
         fill(&f, &rand);
         contents_read(&f, &then);
         uint64_t snapshots = metric_get(METRIC_snapshots);
-        assert_int_equal(storage_copy(f.storage, on_done, &answer), STATUS_OK);
+        assert_int_equal(storage_copy(f.storage, STORAGE_COPY_ALL, on_done, &answer), STATUS_OK);
         for (int i = 0; i < 10000 && !answer.done; i++) {
             storage_maintain(f.storage, f.now_ms);
             storage_step(f.storage, f.now_ms);
@@ -273,6 +277,52 @@ static void test_copy_fails(void **state) {
     fixture_close(&f);
 }
 
+/* Without the head: what is in blocks, less what was deleted, also by deletes that the log alone has. */
+static void test_copy_blocks(void **state) {
+    (void)state;
+    struct fixture f, second;
+    struct rand rand;
+    struct contents want;
+    rand_init(&rand, 5);
+    open_small(&f);
+    fill(&f, &rand);
+    const struct matcher matcher = {.kind = MATCHER_EQUAL, .name = slice_str("i"), .value = slice_str("7")};
+    const struct delete_selector selector = {&matcher, 1};
+    struct outcome outcome = {0};
+    int64_t cut_ms = f.now_ms - f.now_ms % (int64_t)f.limits.window_ms;
+    struct answer answer = {0};
+    assert_int_equal(storage_copy(f.storage, STORAGE_COPY_BLOCKS, on_done, &answer), STATUS_OK);
+    assert_true(storage_maintain(f.storage, f.now_ms)); /* begins: the manifest changes no more */
+    assert_int_equal(delete_submit(&f, &selector, 1, INT64_MIN, INT64_MAX, &outcome), STATUS_OK);
+    while (!outcome.done)
+        storage_step(f.storage, f.now_ms);
+    copy_wait(&f, &answer);
+    assert_int_equal(answer.status, STATUS_OK);
+    contents_read(&f, &want);
+    size_t left_out = 0, kept = 0;
+    for (int i = 0; i < SERIES; i++) {
+        struct sample_columns *columns = &want.series[i];
+        for (; columns->count > 0 && columns->times_ms[columns->count - 1] >= cut_ms; columns->count--)
+            left_out++;
+        kept += columns->count;
+    }
+    assert_true(left_out > 0 && kept > 1000);
+    copy_open(&f, answer.name, &second);
+    contents_expect(&second, &want);
+    assert_int_equal(fixture_entries(&second, "head"), 0);
+    /* It goes on as any other: what was deleted and comes again is new. */
+    for (int round = 0; round < 2; round++) {
+        series_expect(&second, 7, NULL, 0);
+        fixture_reopen(&second);
+    }
+    assert_int_equal(write_one(&second, 7, cut_ms - 1000, 5).samples_stored, 1);
+    fixture_reopen(&second);
+    series_expect(&second, 7, (struct sample[]){{cut_ms - 1000, 5}}, 1);
+    fixture_close(&second);
+    contents_release(&want);
+    fixture_close(&f);
+}
+
 /* What a crash left of one is swept, what is whole stays; who waits for one when the storage closes is told.
  */
 static void test_copy_left(void **state) {
@@ -290,7 +340,7 @@ static void test_copy_left(void **state) {
              "touch %s/snapshots/half.tmp/blocks/0000000000000001/chunks",
              f.dir, f.dir);
     assert_int_equal(system(path), 0);
-    assert_int_equal(storage_copy(f.storage, on_done, &answer), STATUS_OK);
+    assert_int_equal(storage_copy(f.storage, STORAGE_COPY_ALL, on_done, &answer), STATUS_OK);
     for (int i = 0; i < 3; i++)
         storage_maintain(f.storage, f.now_ms), storage_step(f.storage, f.now_ms);
     assert_false(answer.done);
@@ -305,10 +355,9 @@ static void test_copy_left(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_copy),
-        cmocka_unit_test(test_copy_under_load),
-        cmocka_unit_test(test_copy_fails),
-        cmocka_unit_test(test_copy_left),
+        cmocka_unit_test(test_copy),        cmocka_unit_test(test_copy_under_load),
+        cmocka_unit_test(test_copy_fails),  cmocka_unit_test(test_copy_left),
+        cmocka_unit_test(test_copy_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

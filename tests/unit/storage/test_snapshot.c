@@ -301,7 +301,7 @@ static void test_snapshot_stream(void **state) {
     fixture_maintain(&f);
     f.limits.snapshot_samples_max = 1;
     f.now_ms += (int64_t)(2 * f.limits.window_ms + f.limits.window_grace_ms);
-    assert_int_equal(storage_copy(f.storage, copied, &status), STATUS_OK);
+    assert_int_equal(storage_copy(f.storage, STORAGE_COPY_ALL, copied, &status), STATUS_OK);
     while ((metric_get(METRIC_blocks_cut) == 0 || status == 1) && metric_get(METRIC_snapshots) < 100) {
         write_one(&f, 1, f.now_ms++, 1);
         (void)storage_maintain(f.storage, f.now_ms);
