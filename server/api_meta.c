@@ -220,6 +220,11 @@ static int row_order(const void *a, const void *b) {
     const struct series_row *left = a, *right = b;
     size_t count = left->label_count < right->label_count ? left->label_count : right->label_count;
     for (size_t i = 0; i < count; i++) {
+        /* Mostly series of the same storage, which lends the same bytes for the same label. */
+        if (left->labels[i].value.data == right->labels[i].value.data &&
+            left->labels[i].value.len == right->labels[i].value.len &&
+            left->labels[i].name.data == right->labels[i].name.data)
+            continue;
         int order = slice_compare(left->labels[i].name, right->labels[i].name);
         if (order == 0)
             order = slice_compare(left->labels[i].value, right->labels[i].value);
@@ -236,10 +241,64 @@ static void series_release(struct exchange *exchange) {
     context->selection_count = 0;
 }
 
+static int row_make(struct exchange *exchange, const struct label *labels, size_t count,
+                    struct series_row *out) {
+    struct label *copy = arena_alloc(&exchange->arena, count * sizeof *copy);
+    if (copy == NULL)
+        return STATUS_NO_MEMORY;
+    memcpy(copy, labels, count * sizeof *copy);
+    *out = (struct series_row){copy, count};
+    return STATUS_OK;
+}
+
+/* Puts the row at `at` of a heap, whose first is its last in order, where it belongs. */
+static void heap_sift(struct series_row *rows, size_t count, size_t at) {
+    struct series_row row = rows[at];
+    for (; at > 0 && row_order(&row, &rows[(at - 1) / 2]) > 0; at = (at - 1) / 2)
+        rows[at] = rows[(at - 1) / 2];
+    for (size_t child; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && row_order(&rows[child + 1], &rows[child]) > 0)
+            child++;
+        if (row_order(&rows[child], &row) <= 0)
+            break;
+        rows[at] = rows[child];
+    }
+    rows[at] = row;
+}
+
+/* Of very many series only the first `row_max` in order, so that a limit saves work and memory, too. */
+static int rows_add_first(struct exchange *exchange, const struct storage_selection *selection,
+                          size_t row_max) {
+    struct meta_context *context = exchange->context;
+    struct label labels[STORAGE_LABELS_MAX];
+    int status = STATUS_OK;
+    context->rows = arena_alloc(&exchange->arena, row_max * sizeof *context->rows);
+    if (context->rows == NULL)
+        return STATUS_NO_MEMORY;
+    for (size_t i = 0; i < selection_series_count(selection); i++) {
+        struct series_row row = {labels, selection_labels(selection, i, labels)};
+        size_t at = context->row_count;
+        if (at == row_max && row_order(&row, &context->rows[0]) >= 0)
+            continue;
+        if (at == row_max)
+            at = 0;
+        else
+            context->row_count++;
+        TRY(row_make(exchange, labels, row.label_count, &context->rows[at]));
+        heap_sift(context->rows, context->row_count, at);
+    }
+out:
+    return status;
+}
+
 static int rows_add(struct exchange *exchange, const struct storage_selection *selection) {
     struct meta_context *context = exchange->context;
     struct label labels[STORAGE_LABELS_MAX];
     size_t count = selection_series_count(selection);
+    int status = STATUS_OK;
+    /* One more than the limit tells that something was cut. Several selections may share series. */
+    if (context->match_count == 1 && context->limit > 0 && context->limit < count)
+        return rows_add_first(exchange, selection, context->limit + 1);
     struct series_row *rows = arena_alloc(&exchange->arena, (context->row_count + count) * sizeof *rows);
     if (rows == NULL)
         return STATUS_NO_MEMORY;
@@ -248,13 +307,11 @@ static int rows_add(struct exchange *exchange, const struct storage_selection *s
     context->rows = rows;
     for (size_t i = 0; i < count; i++) {
         size_t label_count = selection_labels(selection, i, labels);
-        struct label *copy = arena_alloc(&exchange->arena, label_count * sizeof *copy);
-        if (copy == NULL)
-            return STATUS_NO_MEMORY;
-        memcpy(copy, labels, label_count * sizeof *copy);
-        rows[context->row_count++] = (struct series_row){copy, label_count};
+        TRY(row_make(exchange, labels, label_count, &rows[context->row_count]));
+        context->row_count++;
     }
-    return STATUS_OK;
+out:
+    return status;
 }
 
 static int series_collect(struct exchange *exchange) {

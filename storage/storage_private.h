@@ -77,6 +77,13 @@ struct storage_version {
 struct storage_version *storage__version_get(struct storage *storage, struct tombstone_set **deletes);
 void storage__version_put(struct storage *storage, struct storage_version *version);
 
+/* May block `number` of the version have samples in the range; has the series in memory one there that is not
+ * hidden? Any thread, pinned. */
+bool storage__version_overlaps(const struct storage_version *version, size_t number, int64_t time_min_ms,
+                               int64_t time_max_ms);
+bool storage__slot_has(struct storage *storage, const struct storage_version *version, uint32_t slot,
+                       int64_t time_min_ms, int64_t time_max_ms);
+
 /* Keeps a block of a version that is held open beyond it. */
 void storage__block_ref(struct storage *storage, struct storage_block *block);
 void storage__block_unref(struct storage *storage, struct storage_block *block);

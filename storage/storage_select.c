@@ -1,4 +1,4 @@
-/* storage_select.c: matchers and a time range → series and their samples; label names and values. A series
+/* storage_select.c: matchers and a time range → series and their samples. A series
  * may be in the series table, in any number of blocks, or in both; it is one series here if its labels are
  * equal. */
 #include <inttypes.h>
@@ -347,8 +347,8 @@ out:
     return status;
 }
 
-static bool version_overlaps(const struct storage_version *version, size_t number, int64_t time_min_ms,
-                             int64_t time_max_ms) {
+bool storage__version_overlaps(const struct storage_version *version, size_t number, int64_t time_min_ms,
+                               int64_t time_max_ms) {
     const struct manifest_block *info = &version->blocks[number]->info;
     return info->time_min_ms <= time_max_ms && info->time_max_ms >= time_min_ms;
 }
@@ -400,8 +400,8 @@ static bool head_has(struct storage *storage, uint32_t slot, int64_t time_min_ms
     return has;
 }
 
-static bool slot_has(struct storage *storage, const struct storage_version *version, uint32_t slot,
-                     int64_t time_min_ms, int64_t time_max_ms) {
+bool storage__slot_has(struct storage *storage, const struct storage_version *version, uint32_t slot,
+                       int64_t time_min_ms, int64_t time_max_ms) {
     return head_has(storage, slot, head_min(version, time_min_ms), time_max_ms) ||
            late_overlaps(storage->late, slot, time_min_ms, time_max_ms);
 }
@@ -416,12 +416,12 @@ static int selection_fill(struct storage_selection *selection, const struct matc
     bool blocks = false;
     storage__losses_name(storage, time_min_ms, time_max_ms, &selection->damage);
     for (size_t i = 0; i < selection->version->count; i++)
-        blocks |= version_overlaps(selection->version, i, time_min_ms, time_max_ms);
+        blocks |= storage__version_overlaps(selection->version, i, time_min_ms, time_max_ms);
     int status = STATUS_OK;
     TRY(series_match(storage->series, matchers, matcher_count, &slots, &count));
     TRY(items_reserve(selection, count + 1));
     for (size_t i = 0; i < count; i++) {
-        bool has = slot_has(storage, selection->version, slots[i], time_min_ms, time_max_ms);
+        bool has = storage__slot_has(storage, selection->version, slots[i], time_min_ms, time_max_ms);
         if (!has && !blocks)
             continue;
         uint64_t id = series_id(storage->series, slots[i]);
@@ -430,7 +430,7 @@ static int selection_fill(struct storage_selection *selection, const struct matc
             TRY(map_put(&join.by_id, id, (uint32_t)(selection->count - 1)));
     }
     for (size_t i = 0; i < selection->version->count; i++)
-        if (version_overlaps(selection->version, i, time_min_ms, time_max_ms))
+        if (storage__version_overlaps(selection->version, i, time_min_ms, time_max_ms))
             TRY(block_join(&join, (uint32_t)i, matchers, matcher_count, time_min_ms, time_max_ms));
     if (blocks)
         TRY(selection_finish(selection));
@@ -540,7 +540,7 @@ void storage_damage_text(struct storage *storage, int64_t time_min_ms, int64_t t
     struct storage_version *version = storage__version_get(storage, NULL);
     storage__losses_name(storage, time_min_ms, time_max_ms, &damage);
     for (size_t i = 0; i < version->count; i++)
-        if (version_overlaps(version, i, time_min_ms, time_max_ms))
+        if (storage__version_overlaps(version, i, time_min_ms, time_max_ms))
             block_lost_name(version->blocks[i]->block, time_min_ms, time_max_ms, &damage);
     storage__version_put(storage, version);
     storage__damage_text(&damage, out, bytes);
@@ -695,171 +695,4 @@ int selection_read_newest(struct storage_selection *selection, size_t index, int
         columns->starts_ms[columns->count] = START_NONE;
     columns->count++;
     return STATUS_OK;
-}
-
-/* ---- label names and values ---- */
-
-struct text_list {
-    struct slice *texts;
-    size_t count;
-    size_t capacity;
-};
-
-static int text_append(struct text_list *list, struct slice text) {
-    struct slice *texts = array_ensure(list->texts, &list->capacity, list->count + 1, sizeof *texts);
-    if (texts == NULL)
-        return STATUS_NO_MEMORY;
-    list->texts = texts;
-    list->texts[list->count++] = text;
-    return STATUS_OK;
-}
-
-static int text_order(const void *a, const void *b) {
-    return slice_compare(*(const struct slice *)a, *(const struct slice *)b);
-}
-
-/* Sorts, drops repeats, cuts at the limit and copies to the caller's arena. Frees the list. */
-static int list_finish(struct text_list *list, int status, size_t limit, struct arena *arena,
-                       struct slice **texts_out, size_t *count_out, bool *truncated_out) {
-    if (status < 0)
-        goto out;
-    if (list->count > 0)
-        qsort(list->texts, list->count, sizeof *list->texts, text_order);
-    size_t unique = 0;
-    for (size_t i = 0; i < list->count; i++)
-        if (unique == 0 || !slice_equal(list->texts[unique - 1], list->texts[i]))
-            list->texts[unique++] = list->texts[i];
-    bool truncated = limit != 0 && unique > limit;
-    size_t count = truncated ? limit : unique;
-    struct slice *texts = ARENA_ARRAY(arena, struct slice, count);
-    if (texts == NULL) {
-        status = STATUS_NO_MEMORY;
-        goto out;
-    }
-    for (size_t i = 0; i < count; i++) {
-        texts[i] = arena_copy(arena, list->texts[i]);
-        if (texts[i].data == NULL) {
-            status = STATUS_NO_MEMORY;
-            goto out;
-        }
-    }
-    *texts_out = texts;
-    *count_out = count;
-    *truncated_out = truncated;
-out:
-    mem_free(list->texts);
-    return status;
-}
-
-/* The names on the selected series. Series share names, so each is asked for among those found already. */
-static int names_of_selection(struct storage_selection *selection, struct text_list *list) {
-    int status = STATUS_OK;
-    struct label labels[STORAGE_LABELS_MAX];
-    for (size_t i = 0; i < selection->count; i++) {
-        size_t count = selection_labels(selection, i, labels);
-        for (size_t k = 0; k < count; k++) {
-            size_t at = 0;
-            while (at < list->count && !slice_equal(list->texts[at], labels[k].name))
-                at++;
-            if (at == list->count)
-                TRY(text_append(list, labels[k].name));
-        }
-    }
-out:
-    return status;
-}
-
-int storage_label_names(struct storage *storage, const struct matcher *matchers, size_t matcher_count,
-                        int64_t time_min_ms, int64_t time_max_ms, size_t limit, struct arena *arena,
-                        struct slice **names_out, size_t *count_out, bool *truncated_out) {
-    struct text_list list = {0};
-    struct storage_selection *selection;
-    int status = storage_select(storage, matchers, matcher_count, time_min_ms, time_max_ms, 0, &selection);
-    if (status < 0)
-        return status;
-    status = names_of_selection(selection, &list);
-    status = list_finish(&list, status, limit, arena, names_out, count_out, truncated_out);
-    selection_close(selection); /* it lends the texts */
-    return status;
-}
-
-/* Without matchers the name's own values are walked; one live series in the range is enough for a value. */
-struct value_walk {
-    struct storage *storage;
-    const struct storage_version *version;
-    struct arena *arena;
-    struct text_list *list;
-    int64_t time_min_ms;
-    int64_t time_max_ms;
-};
-
-static int value_each(void *context, struct slice value, const uint32_t *slots, size_t slot_count) {
-    struct value_walk *walk = context;
-    for (size_t i = 0; i < slot_count; i++)
-        if (slot_has(walk->storage, walk->version, slots[i], walk->time_min_ms, walk->time_max_ms)) {
-            int status = text_append(walk->list, value);
-            return status < 0 ? status : SERIES_EACH_ENOUGH;
-        }
-    return STATUS_OK;
-}
-
-static int block_value_each(void *context, struct slice value, uint64_t series_count) {
-    struct value_walk *walk = context;
-    (void)series_count;
-    struct slice copy = arena_copy(walk->arena, value);
-    return copy.data == NULL ? STATUS_NO_MEMORY : text_append(walk->list, copy);
-}
-
-static int values_of_all(struct value_walk *walk, struct slice name) {
-    int status = STATUS_OK;
-    TRY(series_each_value(walk->storage->series, name, value_each, walk));
-    for (size_t i = 0; i < walk->version->count; i++) {
-        if (!version_overlaps(walk->version, i, walk->time_min_ms, walk->time_max_ms))
-            continue;
-        struct error_detail detail = {0};
-        status = block_label_values(walk->version->blocks[i]->block, name, NULL, 0, block_value_each, walk,
-                                    &detail);
-        if (status == STATUS_CORRUPT)
-            metric_add(METRIC_block_damage, 1);
-        else
-            TRY(status);
-        status = STATUS_OK;
-    }
-out:
-    return status;
-}
-
-int storage_label_values(struct storage *storage, struct slice name, const struct matcher *matchers,
-                         size_t matcher_count, int64_t time_min_ms, int64_t time_max_ms, size_t limit,
-                         struct arena *arena, struct slice **values_out, size_t *count_out,
-                         bool *truncated_out) {
-    int status = STATUS_OK;
-    struct text_list list = {0};
-    struct tombstone_set *deletes;
-    struct storage_version *version = storage__version_get(storage, &deletes);
-    bool hides = deletes->count > 0; /* in blocks: then series have to be looked at */
-    storage__deletes_put(storage, deletes);
-    if (matcher_count > 0 || hides)
-        storage__version_put(storage, version);
-    if (matcher_count == 0 && !hides) {
-        struct value_walk walk = {storage, version, arena, &list, time_min_ms, time_max_ms};
-        unsigned pin = series_pin(storage->series);
-        status = values_of_all(&walk, name);
-        storage__version_put(storage, version);
-        status = list_finish(&list, status, limit, arena, values_out, count_out, truncated_out);
-        series_unpin(storage->series, pin);
-        return status;
-    }
-    struct storage_selection *selection;
-    status = storage_select(storage, matchers, matcher_count, time_min_ms, time_max_ms, 0, &selection);
-    if (status < 0)
-        return status;
-    for (size_t i = 0; i < selection->count && status == STATUS_OK; i++) {
-        struct slice value = selection_label(selection, i, name);
-        if (value.len > 0)
-            status = text_append(&list, value);
-    }
-    status = list_finish(&list, status, limit, arena, values_out, count_out, truncated_out);
-    selection_close(selection);
-    return status;
 }
