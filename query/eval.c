@@ -133,6 +133,25 @@ void eval_samples_queried(const struct eval_node *node, uint64_t total, const ui
         eval->samples_at_step[i] += repeated ? total : at_step[i];
 }
 
+struct placing placing_of(const struct eval *eval, int64_t offset_ms, bool is_fixed) {
+    struct placing placing = eval->placing;
+    if (__builtin_add_overflow(placing.shift_ms, offset_ms, &placing.shift_ms))
+        placing.shift_ms = offset_ms < 0 ? INT64_MIN : INT64_MAX;
+    placing.at_first |= is_fixed || eval->counting == COUNT_REPEATED;
+    return placing;
+}
+
+size_t placing_step(const struct eval *eval, const struct placing *placing, int64_t time_ms) {
+    const struct query_request *request = eval->request;
+    if (__builtin_add_overflow(time_ms, placing->shift_ms, &time_ms))
+        time_ms = time_ms < 0 ? INT64_MIN : INT64_MAX;
+    if (placing->at_first || eval->step_count < 2 || time_ms <= request->start_ms)
+        return 0;
+    uint64_t after_ms = (uint64_t)time_ms - (uint64_t)request->start_ms, step_ms = (uint64_t)request->step_ms;
+    uint64_t step = after_ms / step_ms + (after_ms % step_ms != 0);
+    return step < eval->step_count ? (size_t)step : eval->step_count - 1;
+}
+
 void *eval_push(struct eval *eval, void *items, size_t count, size_t item_bytes) {
     if (count != 0 && (count < 4 || (count & (count - 1)) != 0))
         return items;

@@ -67,6 +67,13 @@ struct eval_series {
  * looked at once; or not at all, in a subquery, whose points count when the range is read. */
 enum counting { COUNT_STEPS, COUNT_REPEATED, COUNT_NOT };
 
+/* Where on the way of the query's steps the samples of a selector stand: a sample counts at the first step
+ * that is not before it. */
+struct placing {
+    int64_t shift_ms; /* added to a sample's time: offsets, those of subqueries around included */
+    bool at_first;    /* all count at the first step: what is evaluated once, or at a time of its own */
+};
+
 struct eval_node {
     int (*next)(struct eval_node *node, struct eval_series *out); /* STATUS_OK, STATUS_END, or negative */
     void (*release)(struct eval_node *node);                      /* NULL: all is in the arena */
@@ -112,6 +119,8 @@ struct eval {
     uint64_t samples_queried; /* as Prometheus counts: those that each step looked at */
     uint64_t samples_peak;
     uint64_t *samples_at_step; /* samples_queried at each step of the query; NULL: nobody asked */
+    uint64_t *read_at_step;    /* samples_read likewise, both or none */
+    struct placing placing;    /* of nodes that are made now: of the subqueries around */
     size_t step_count;         /* of the query */
     enum counting counting;    /* of nodes that are made now */
 
@@ -226,6 +235,7 @@ struct range_source {
     bool unique_nameless;
 
     struct storage_selection *selection; /* of a selector */
+    struct placing placing;
     size_t index;
     int64_t time_min_ms, time_max_ms;
     struct eval_node *child; /* of a subquery */
@@ -245,8 +255,15 @@ bool shift_fixed(const struct eval *eval, const struct ast_shift *shift, int64_t
 bool matchers_name_one(const struct ast *selector);
 int select_open(struct eval *eval, const struct matcher *matchers, size_t count, int64_t time_min_ms,
                 int64_t time_max_ms, struct storage_selection **out);
-int series_read(struct eval *eval, struct storage_selection *selection, size_t index, int64_t time_min_ms,
-                int64_t time_max_ms, struct sample_columns *columns);
+int series_read(struct eval *eval, struct storage_selection *selection, size_t index,
+                const struct placing *placing, int64_t time_min_ms, int64_t time_max_ms,
+                struct sample_columns *columns);
+
+/* Of a selector that is made now, with its own offset and @. */
+struct placing placing_of(const struct eval *eval, int64_t offset_ms, bool is_fixed);
+
+/* The step of the query at which a sample with this time counts. */
+size_t placing_step(const struct eval *eval, const struct placing *placing, int64_t time_ms);
 void stale_drop(struct sample_columns *columns);
 int64_t time_clamp(int64_t ms); /* leaves room for arithmetic at both ends */
 static inline int64_t grid_last(const struct grid *grid) {

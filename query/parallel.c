@@ -62,7 +62,8 @@ int column_slot_make(struct eval *eval, size_t grid_count, struct column_slot *s
         return eval_no_room(eval);
     if (eval->samples_at_step != NULL) {
         slot->looked = eval_alloc(eval, (grid_count + 1) * sizeof *slot->looked);
-        if (slot->looked == NULL)
+        slot->read = eval_alloc(eval, (eval->step_count + 1) * sizeof *slot->read);
+        if (slot->looked == NULL || slot->read == NULL)
             return eval_no_room(eval);
     }
     return STATUS_OK;
@@ -124,6 +125,13 @@ int column_reader_open(struct column_reader *reader, size_t grid_count) {
     return columns_make(reader, slots);
 }
 
+static void samples_place(const struct column_reader *reader, const struct sample_columns *columns,
+                          uint32_t *read) {
+    memset(read, 0, reader->eval->step_count * sizeof *read);
+    for (size_t i = 0; i < columns->count; i++)
+        read[placing_step(reader->eval, &reader->placing, columns->times_ms[i])]++;
+}
+
 static void slot_fill(struct column_reader *reader, struct column_worker *worker, struct column_slot *slot) {
     struct sample_columns *columns = &worker->columns;
     columns->count = 0;
@@ -133,6 +141,8 @@ static void slot_fill(struct column_reader *reader, struct column_worker *worker
     slot->sample_count = columns->count;
     if (slot->status < 0)
         return;
+    if (slot->read != NULL)
+        samples_place(reader, columns, slot->read);
     if (reader->drop_stale)
         stale_drop(columns);
     if (columns->count == 0)
@@ -318,6 +328,8 @@ int column_reader_next(struct column_reader *reader, struct column_slot **slot_o
         if (status < 0) /* the maker may have said why */
             return eval->error->type != QUERY_ERROR_NONE ? status : slot_fail(reader, status);
         eval->samples_read += slot->sample_count;
+        for (size_t i = 0; slot->read != NULL && i < eval->step_count; i++)
+            eval->read_at_step[i] += slot->read[i];
         eval_samples_queried(reader->node, slot->queried, slot->looked);
         status = eval_samples_check(eval, slot->sample_count);
         if (status < 0)

@@ -27,12 +27,14 @@ struct column_slot {
     double *values;
     uint64_t *present;
     uint32_t *looked; /* at each step; NULL: nobody asked */
+    uint32_t *read;   /* samples read, at each step of the query; NULL likewise */
 };
 
 struct column_reader {
     struct eval *eval;
     const struct eval_node *node;        /* whose samples these are */
     struct storage_selection *selection; /* closed with the reader */
+    struct placing placing;
     int64_t time_min_ms, time_max_ms;
     bool drop_stale;
     bool newest_only; /* `make` looks at the newest sample */

@@ -384,7 +384,8 @@ int query_run(struct storage *storage, const struct limits *limits, const struct
     if (request->step_stats) {
         eval.samples_at_step =
             arena_zalloc(&result->arena, (result->steps + 1) * sizeof *eval.samples_at_step);
-        if (eval.samples_at_step == NULL) {
+        eval.read_at_step = arena_zalloc(&result->arena, (result->steps + 1) * sizeof *eval.read_at_step);
+        if (eval.samples_at_step == NULL || eval.read_at_step == NULL) {
             status = eval_no_room(&eval);
             goto out;
         }
@@ -398,6 +399,7 @@ int query_run(struct storage *storage, const struct limits *limits, const struct
                                          .samples_peak = eval.samples_peak,
                                          .duration_ns = clock_monotonic_ns(clock) - begun_ns,
                                          .samples_at_step = eval.samples_at_step,
+                                         .read_at_step = eval.read_at_step,
                                          .start_ms = result->start_ms,
                                          .step_ms = result->step_ms,
                                          .step_count = result->steps};

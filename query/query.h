@@ -90,6 +90,7 @@ struct query_stats {
     uint64_t samples_peak;
     uint64_t duration_ns;
     const uint64_t *samples_at_step; /* samples_total step by step, if asked for; borrowed from the result */
+    const uint64_t *read_at_step;    /* samples_read likewise: each at the first step that is not before it */
     int64_t start_ms, step_ms;       /* the steps */
     size_t step_count;
 };

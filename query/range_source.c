@@ -51,8 +51,9 @@ int select_open(struct eval *eval, const struct matcher *matchers, size_t count,
     return STATUS_OK;
 }
 
-int series_read(struct eval *eval, struct storage_selection *selection, size_t index, int64_t time_min_ms,
-                int64_t time_max_ms, struct sample_columns *columns) {
+int series_read(struct eval *eval, struct storage_selection *selection, size_t index,
+                const struct placing *placing, int64_t time_min_ms, int64_t time_max_ms,
+                struct sample_columns *columns) {
     int status = eval_tick(eval);
     if (status < 0)
         return status;
@@ -65,6 +66,8 @@ int series_read(struct eval *eval, struct storage_selection *selection, size_t i
     }
     eval_damage_note(eval, selection);
     eval->samples_read += columns->count;
+    for (size_t i = 0; eval->read_at_step != NULL && i < columns->count; i++)
+        eval->read_at_step[placing_step(eval, placing, columns->times_ms[i])]++;
     return eval_samples_check(eval, columns->count);
 }
 
@@ -91,9 +94,12 @@ static int subquery_open(struct eval *eval, struct ast *ast, struct range_source
     if (grid.count == 0)
         return STATUS_OK;
     enum counting counting = eval->counting;
+    struct placing placing = eval->placing;
+    eval->placing = source->placing;
     eval->counting = COUNT_NOT;
     int status = node_build(eval, ast->range.expr, grid, &source->child);
     eval->counting = counting;
+    eval->placing = placing;
     if (status >= 0)
         source->unique_nameless = source->child->unique_nameless;
     return status;
@@ -110,6 +116,7 @@ int range_source_open(struct eval *eval, struct ast *ast, struct grid grid, stru
         ast->kind == AST_MATRIX ? &ast->range.expr->selector.shift : &ast->range.shift;
     source->offset_ms = shift->offset_ms;
     source->is_fixed = shift_fixed(eval, shift, &source->fixed_ms);
+    source->placing = placing_of(eval, source->offset_ms, source->is_fixed);
     if (ast->kind == AST_SUBQUERY)
         return subquery_open(eval, ast, source);
     int64_t first = source->is_fixed ? source->fixed_ms : grid.start_ms;
@@ -175,8 +182,8 @@ int range_source_next(struct range_source *source) {
         if (source->index == selection_series_count(source->selection))
             return STATUS_END;
         size_t index = source->index++;
-        int status = series_read(source->eval, source->selection, index, source->time_min_ms,
-                                 source->time_max_ms, &source->columns);
+        int status = series_read(source->eval, source->selection, index, &source->placing,
+                                 source->time_min_ms, source->time_max_ms, &source->columns);
         if (status < 0)
             return status;
         stale_drop(&source->columns);

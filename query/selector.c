@@ -113,6 +113,7 @@ int selector_node(struct eval *eval, struct ast *ast, struct grid grid, bool tim
     struct column_reader *reader = &selector->reader;
     reader->eval = eval;
     reader->node = &selector->base;
+    reader->placing = placing_of(eval, selector->offset_ms, selector->is_fixed);
     reader->time_min_ms = time_clamp(first - selector->offset_ms - selector->lookback_ms + 1);
     reader->time_max_ms =
         time_clamp(last - selector->offset_ms + (selector->smoothed ? selector->lookback_ms : 0));

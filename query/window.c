@@ -594,6 +594,7 @@ static int reader_open(struct range_call *call) {
     if (source->selection != NULL) {
         reader->selection = source->selection;
         source->selection = NULL;
+        reader->placing = source->placing;
         reader->time_min_ms = source->time_min_ms;
         reader->time_max_ms = source->time_max_ms;
         reader->drop_stale = true;

@@ -30,14 +30,14 @@ struct query_context {
 /* ---- The answer -----------------------------------------------------------------------------------------
  */
 
-static void step_stats_append(struct buf *out, const struct query_stats *stats) {
+static void step_stats_append(struct buf *out, const char *key, const struct query_stats *stats,
+                              const uint64_t *at_step) {
     char time[FLOAT_JSON_BYTES_MAX];
-    buf_append_str(out, "\"totalQueryableSamplesPerStep\":[");
+    buf_printf(out, "\"%s\":[", key);
     for (size_t i = 0; i < stats->step_count; i++) {
         int64_t time_ms = stats->start_ms + (int64_t)i * stats->step_ms;
         size_t len = float_text_json((double)time_ms / 1000, time);
-        buf_printf(out, "%s[%.*s,%llu]", i == 0 ? "" : ",", (int)len, time,
-                   (unsigned long long)stats->samples_at_step[i]);
+        buf_printf(out, "%s[%.*s,%llu]", i == 0 ? "" : ",", (int)len, time, (unsigned long long)at_step[i]);
     }
     buf_append_str(out, "],");
 }
@@ -54,9 +54,11 @@ static void stats_append(struct buf *out, const struct query_context *context) {
         "\"samples\":{",
         run_s, run_s, queue_s, run_s + queue_s);
     if (stats.samples_at_step != NULL)
-        step_stats_append(out, &stats);
-    buf_printf(out, "\"totalQueryableSamples\":%llu,\"samplesRead\":%llu,\"peakSamples\":%llu}}",
-               (unsigned long long)stats.samples_total, (unsigned long long)stats.samples_read,
+        step_stats_append(out, "totalQueryableSamplesPerStep", &stats, stats.samples_at_step);
+    buf_printf(out, "\"totalQueryableSamples\":%llu,", (unsigned long long)stats.samples_total);
+    if (stats.read_at_step != NULL)
+        step_stats_append(out, "samplesReadPerStep", &stats, stats.read_at_step);
+    buf_printf(out, "\"samplesRead\":%llu,\"peakSamples\":%llu}}", (unsigned long long)stats.samples_read,
                (unsigned long long)stats.samples_peak);
 }
 

@@ -288,6 +288,12 @@ class ShapeTest(ServerCase):
         self.assertEqual(self.server.write(series("one"))[0], 204)
         for value in ("true", "all"):
             self.assertNotIn("warnings", json.loads(self.server.get("/api/v1/query", query="one", stats=value)[1]))
+        samples = self.server.data("/api/v1/query_range", query="one", start=now_ms() / 1000 - 30, end=now_ms() / 1000 + 30, step=15,
+                                   stats="all")["stats"]["samples"]
+        self.assertEqual(list(samples), ["totalQueryableSamplesPerStep", "totalQueryableSamples", "samplesReadPerStep", "samplesRead",
+                                         "peakSamples"])
+        self.assertEqual([len(samples["samplesReadPerStep"]), sum(n for _, n in samples["samplesReadPerStep"])], [5, samples["samplesRead"]])
+        self.assertGreater(samples["samplesRead"], 0)
         for path in ("query", "query_range"):
             answer = json.loads(self.server.get("/api/v1/" + path, query="one", stats="y<", start=1, end=2, step=1)[1])
             self.assertIn("stats", answer["data"])

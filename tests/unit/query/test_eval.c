@@ -1138,19 +1138,22 @@ static void samples_are_counted_by_step(void **state) {
     static const struct {
         const char *text;
         uint64_t at_step[4]; /* 0, 20, 40, 60 s */
+        uint64_t read[4];    /* samples at 0, 10, 20, 30, 40 and a stale marker at 45 s, each once */
     } cases[] = {
-        {"m", {1, 1, 1, 0}},
-        {"m + m offset 20s", {1, 2, 2, 1}},
-        {"sum_over_time(m[30s])", {1, 3, 3, 1}},
-        {"avg_over_time(m[30s])", {1, 3, 3, 1}},
-        {"rate(m[10s])", {1, 1, 1, 0}},
-        {"m @ 20", {1, 1, 1, 1}},
-        {"count_over_time(m[30s] @ 20) + 1", {3, 3, 3, 3}},
-        {"predict_linear(m[30s] @ 20, 1)", {3, 3, 3, 3}},
-        {"scalar(m @ 20) + time()", {1, 1, 1, 1}},
-        {"sum_over_time(m[20s:5s])", {1, 4, 4, 0}},
-        {"sum_over_time(sum_over_time(m[1m])[20s:5s])", {1, 4, 4, 4}},
-        {"vector(1)", {0, 0, 0, 0}},
+        {"m", {1, 1, 1, 0}, {1, 2, 2, 1}},
+        {"m + m offset 20s", {1, 2, 2, 1}, {1, 3, 4, 3}},
+        {"sum_over_time(m[30s])", {1, 3, 3, 1}, {1, 2, 2, 1}},
+        {"sum_over_time(m[30s] offset 10s)", {0, 2, 3, 2}, {0, 2, 2, 2}},
+        {"avg_over_time(m[30s])", {1, 3, 3, 1}, {1, 2, 2, 1}},
+        {"rate(m[10s])", {1, 1, 1, 0}, {1, 2, 2, 1}},
+        {"m @ 20", {1, 1, 1, 1}, {3, 0, 0, 0}},
+        {"count_over_time(m[30s] @ 20) + 1", {3, 3, 3, 3}, {3, 0, 0, 0}},
+        {"predict_linear(m[30s] @ 20, 1)", {3, 3, 3, 3}, {3, 0, 0, 0}},
+        {"scalar(m @ 20) + time()", {1, 1, 1, 1}, {3, 0, 0, 0}},
+        {"sum_over_time(m[20s:5s])", {1, 4, 4, 0}, {1, 2, 2, 1}},
+        {"sum_over_time(m[20s:5s] offset 20s)", {0, 1, 4, 4}, {0, 1, 2, 2}},
+        {"sum_over_time(sum_over_time(m[1m])[20s:5s])", {1, 4, 4, 4}, {1, 2, 2, 1}},
+        {"vector(1)", {0, 0, 0, 0}, {0, 0, 0, 0}},
     };
     size_t m = series("m", NULL);
     for (int i = 0; i < 5; i++)
@@ -1169,8 +1172,12 @@ static void samples_are_counted_by_step(void **state) {
         assert_int_equal(query_run(storage, &limits, clock_system(), &request, &last_error, &result), 0);
         query_result_stats(result, &stats);
         assert_int_equal(stats.step_count, 4);
-        uint64_t total = 0;
+        uint64_t total = 0, read = 0;
         for (size_t i = 0; i < 4; i++) {
+            if (stats.read_at_step[i] != cases[k].read[i])
+                fail_msg("%s: %llu samples read for step %zu, expected %llu", cases[k].text,
+                         (unsigned long long)stats.read_at_step[i], i, (unsigned long long)cases[k].read[i]);
+            read += stats.read_at_step[i];
             if (stats.samples_at_step[i] != cases[k].at_step[i])
                 fail_msg("%s: %llu samples at step %zu, expected %llu", cases[k].text,
                          (unsigned long long)stats.samples_at_step[i], i,
@@ -1178,6 +1185,7 @@ static void samples_are_counted_by_step(void **state) {
             total += cases[k].at_step[i];
         }
         assert_int_equal(stats.samples_total, total);
+        assert_int_equal(stats.samples_read, read);
         query_result_free(result);
         request.step_stats = false;
         assert_int_equal(query_run(storage, &limits, clock_system(), &request, &last_error, &result), 0);
