@@ -46,14 +46,16 @@ static void federate_release(struct exchange *exchange) {
 
 static void quoted_append(struct buf *out, struct slice text) {
     buf_append_byte(out, '"');
-    for (size_t i = 0; i < text.len; i++) {
-        uint8_t c = text.data[i];
+    for (size_t i = 0, run = 0; i <= text.len; i++) {
+        uint8_t c = i < text.len ? text.data[i] : 0;
+        if (i < text.len && c != '\n' && c != '"' && c != '\\')
+            continue;
+        buf_append(out, text.data + run, i - run);
+        run = i + 1;
         if (c == '\n')
             buf_append_str(out, "\\n");
-        else if (c == '"' || c == '\\')
+        else if (i < text.len)
             buf_printf(out, "\\%c", c);
-        else
-            buf_append_byte(out, c);
     }
     buf_append_byte(out, '"');
 }

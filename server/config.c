@@ -256,11 +256,13 @@ static int file_read(const char *path, struct error_detail *detail, char **out) 
         text[len] = 0;
 out:
     fclose(file);
-    if (status < 0)
+    if (status < 0) {
         mem_free(text);
-    else
-        *out = text;
-    return status;
+        return status;
+    }
+    char *fitted = mem_realloc(text, strlen(text) + 1); /* it is kept */
+    *out = fitted != NULL ? fitted : text;
+    return STATUS_OK;
 }
 
 /* Ends the text behind its last byte that is no blank and returns its first. */
