@@ -145,9 +145,10 @@ static void apply_delete(struct model *model, const struct model_delete *what, b
     }
 }
 
-static struct model_verdict apply(struct model *model, const struct model_write *write, struct extent at,
+static struct model_verdict apply(struct model *model, struct model_write *write, struct extent at,
                                   bool weak) {
     struct model_verdict verdict = {0};
+    write->at = at;
     if (write->deletes)
         apply_delete(model, &write->what, weak);
     for (size_t i = 0; i < write->count; i++) {
@@ -303,6 +304,19 @@ static bool loss_explained(const struct model *model, const struct model_series 
     return explained;
 }
 
+/* Was a delete of that time lost to damage? Then what it took is back, and what was written in its place
+ * since is a conflict with that. */
+static bool delete_lost(const struct model *model, uint32_t series, int64_t time_ms) {
+    for (size_t i = 0; i < model->write_count; i++) {
+        const struct model_write *write = model->writes[i];
+        if (write->deletes && write->state == WRITE_ACKNOWLEDGED &&
+            model_delete_meets(&write->what, series) && time_ms >= write->what.time_min_ms &&
+            time_ms <= write->what.time_max_ms && extent_rotten(model, &write->at))
+            return true;
+    }
+    return false;
+}
+
 static bool was_sent(const struct model *model, uint32_t series, const struct model_sample *sample) {
     for (size_t i = 0; i < model->write_count; i++)
         for (size_t j = 0; j < model->writes[i]->count; j++) {
@@ -311,6 +325,13 @@ static bool was_sent(const struct model *model, uint32_t series, const struct mo
                 sent->sample.value_bits == sample->value_bits && sent->start_ms == sample->start_ms)
                 return true;
         }
+    return false;
+}
+
+static bool found_has_time(const struct found_series *found, int64_t time_ms) {
+    for (size_t i = 0; i < found->columns.count; i++)
+        if (found->columns.times_ms[i] == time_ms)
+            return true;
     return false;
 }
 
@@ -323,7 +344,8 @@ static void rot_settle(struct model *model, uint32_t number, const struct found_
         size_t at = found_find(found, sample->time_ms, sample->value_bits);
         /* What is found with another start is a repetition of a lost one; taken over below. */
         if ((at != SIZE_MAX && found_start(found, at) == sample->start_ms) ||
-            !loss_explained(model, series, sample)) {
+            !(loss_explained(model, series, sample) ||
+              (found_has_time(found, sample->time_ms) && delete_lost(model, number, sample->time_ms)))) {
             series->samples[kept++] = *sample;
         } else {
             if (at == SIZE_MAX && ++*lost_out == 1)

@@ -54,6 +54,7 @@ struct model_write {
     size_t count;
     bool deletes; /* it is a delete, and has no samples */
     struct model_delete what;
+    struct extent at; /* where the log has it, once it is applied */
 };
 
 struct model_series {
