@@ -438,6 +438,20 @@ static inline void kahan_add(double value, double *sum, double *c) {
     *sum = t;
 }
 
+/* Go's math.Max and math.Min, where C leaves the sign of zero open and takes a number before NaN: here the
+ * infinity that is looked for wins over NaN, NaN over all else, and 0 is more than -0. */
+static inline double value_max(double a, double b) {
+    if (a == INFINITY || b == INFINITY)
+        return INFINITY;
+    if (isnan(a) || isnan(b))
+        return NAN;
+    return a > b || (a == b && !signbit(a)) ? a : b;
+}
+
+static inline double value_min(double a, double b) {
+    return -value_max(-a, -b);
+}
+
 /* The order of quantiles: NaN is the smallest. */
 static inline bool value_before(double a, double b) {
     return isnan(a) ? !isnan(b) : a < b;

@@ -100,11 +100,19 @@ static int64_t seconds_truncate(double v) {
     return v >= -9223372036854775808.0 && v < 9223372036854775808.0 ? (int64_t)v : INT64_MIN;
 }
 
+/* The calendar repeats every 400 years, a whole number of weeks: 2001 to 2400 stand for all. Go counts from a
+ * year far enough back for every second that an int64 can name, in an uint64; the very first ones lie before
+ * it and wrap around. */
+#define CYCLE_S      (146097ull * 86400)
+#define ZERO_YEAR    (-292277022399)
+#define ZERO_UNIX_S  9223372028715321600ull /* before 1970 */
+#define CYCLE_UNIX_S 978307200              /* 2001 */
+
 static double date_part(enum function_id id, double v) {
-    time_t seconds = (time_t)seconds_truncate(v);
+    uint64_t since_zero_s = (uint64_t)seconds_truncate(v) + ZERO_UNIX_S;
+    time_t seconds = (time_t)(since_zero_s % CYCLE_S) + CYCLE_UNIX_S;
     struct tm tm;
-    if (gmtime_r(&seconds, &tm) == NULL)
-        return NAN;
+    gmtime_r(&seconds, &tm); /* cannot fail on these years */
     switch (id) {
     case FUNCTION_MINUTE:
         return tm.tm_min;
@@ -119,7 +127,7 @@ static double date_part(enum function_id id, double v) {
     case FUNCTION_MONTH:
         return tm.tm_mon + 1;
     case FUNCTION_YEAR:
-        return (double)tm.tm_year + 1900;
+        return (double)(ZERO_YEAR + (int64_t)(since_zero_s / CYCLE_S) * 400 + tm.tm_year - 101);
     default: {
         static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
         long year = (long)tm.tm_year + 1900;
@@ -133,11 +141,10 @@ static double clamp(const struct map *map, size_t i, double v, bool *keep) {
     double low = map->a != NULL ? map->a[i] : NAN, high = map->b != NULL ? map->b[i] : NAN;
     if (map->a != NULL && map->b != NULL && high < low)
         *keep = false;
-    /* As Go's math.Max and math.Min: a NaN on either side wins. */
-    if (map->a != NULL)
-        v = isnan(v) || isnan(low) ? NAN : v < low ? low : v;
     if (map->b != NULL)
-        v = isnan(v) || isnan(high) ? NAN : v > high ? high : v;
+        v = value_min(high, v);
+    if (map->a != NULL)
+        v = value_max(low, v);
     return v;
 }
 

@@ -114,12 +114,8 @@ static int scalar_call(struct eval *eval, struct ast *ast, struct grid grid, dou
         bool want_max = ast->call.function->id == FUNCTION_MAX_OF;
         TRY(scalar_eval(eval, ast->call.args[0], grid, values));
         TRY(scalar_column(eval, ast->call.args[1], grid, &right));
-        for (size_t i = 0; i < grid.count; i++) {
-            if (isnan(values[i]) || isnan(right[i]))
-                values[i] = NAN;
-            else
-                values[i] = want_max ? fmax(values[i], right[i]) : fmin(values[i], right[i]);
-        }
+        for (size_t i = 0; i < grid.count; i++)
+            values[i] = want_max ? value_max(values[i], right[i]) : value_min(values[i], right[i]);
         return STATUS_OK;
     }
     default: {

@@ -41,9 +41,9 @@ DATES = ("minute", "hour", "day_of_week", "day_of_month", "day_of_year", "days_i
 ORDERLESS = ("count", "min", "max", "group")
 
 
-def for_prometheus(text):
+def for_prometheus(text, after="("):
     """The same question in the words of 2.42."""
-    return text.replace("double_exponential_smoothing(", "holt_winters(")
+    return text.replace("double_exponential_smoothing" + after, "holt_winters" + after)
 
 
 class Expr:
